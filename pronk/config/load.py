@@ -1,0 +1,130 @@
+"""YAML file and `--set` overrides → validated `Experiment`, with errors that say what to do."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pronk.config.schema import Experiment, Free
+from pronk.errors import Misconfigured
+
+
+class ConfigError(Misconfigured):
+    """An experiment that cannot be used; the message is one line for a person."""
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment.
+
+    Args:
+        path: a YAML file.
+        overrides: `a.b=value` each, the value in YAML.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key, an impossible value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a UTF-8 text file"
+        raise ConfigError(f"cannot read experiment {path}: {reason}") from None
+    return parse(text, overrides, source=str(path))
+
+
+def parse(text: str, overrides: Sequence[str] = (), *, source: str = "experiment") -> Experiment:
+    """Read an experiment from YAML text; see `load`."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: expected a mapping of keys, found {type(data).__name__}")
+    for override in overrides:
+        _apply(data, override)
+    try:
+        return Experiment.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(error)}") from None
+
+
+def dump(experiment: Experiment) -> str:
+    """The whole experiment as YAML, defaults included."""
+    data = experiment.model_dump(mode="json", by_alias=True)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def experiment_hash(experiment: Experiment) -> str:
+    """Hex SHA-256 (16 digits) of everything that may not change on resume."""
+    fixed = _fixed(experiment)
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fixed_keys(model: type[BaseModel] = Experiment, prefix: str = "") -> dict[str, bool]:
+    """Every leaf key of the schema, and whether it may change on resume."""
+    keys: dict[str, bool] = {}
+    for name, info in model.model_fields.items():
+        key = f"{prefix}{info.alias or name}"
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            keys |= fixed_keys(info.annotation, f"{key}.")
+        else:
+            keys[key] = any(isinstance(mark, Free) for mark in info.metadata)
+    return keys
+
+
+def _fixed(section: BaseModel) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, info in type(section).model_fields.items():
+        if any(isinstance(mark, Free) for mark in info.metadata):
+            continue
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            values[name] = _fixed(value)
+        else:
+            values[name] = section.model_dump(mode="json", include={name})[name]
+    return values
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    path = key.strip().split(".")
+    if not separator or not all(path):
+        raise ConfigError(f"--set {override}: expected KEY=VALUE, for example env.id=Acrobot-v1")
+    section = data
+    for part in path[:-1]:
+        child = section.setdefault(part, {})
+        if child is None:
+            child = section[part] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {part} is a value, not a section")
+        section = child
+    try:
+        section[path[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: the value is not YAML") from None
+
+
+def _explain(error: ValidationError) -> str:
+    first, *rest = error.errors(include_url=False)
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(rest)} more)" if rest else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key}{_suggest(key)}{more}"
+    if first["type"] == "missing":
+        return f"{key} is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{key}: {message}, found {first['input']!r}{more}" if key else f"{message}{more}"
+
+
+def _suggest(key: str) -> str:
+    known = [*fixed_keys(), *{k.rpartition(".")[0] for k in fixed_keys()} - {""}]
+    by_leaf = {k.rpartition(".")[2]: k for k in known}
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    leaf = difflib.get_close_matches(key.rpartition(".")[2], by_leaf, n=1, cutoff=0.75)
+    best = near or [by_leaf[name] for name in leaf]
+    return f"; did you mean {best[0]}?" if best else ""

@@ -1,0 +1,295 @@
+"""The experiment: one YAML file describes the whole cluster.
+
+Every field is documented here and in `docs/configuration.md` (generated from this module). Where
+things run (addresses, credentials) is not part of it: that comes from `PRONK_*` variables.
+
+A field marked `Resume.FREE` may change when a run is resumed; the hash of all others is the
+experiment hash, which every unroll and every member carries.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Free:
+    """Marks a field that may change when a run is resumed."""
+
+
+FREE = Free()
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PolicyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+class Section(BaseModel):
+    """A part of the experiment: unknown keys are errors, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Vectorization(StrEnum):
+    """How the slots of an actor are stepped."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    SYNC = "sync"
+    ASYNC = "async"
+
+
+class WrapperConfig(Section):
+    """A Gymnasium wrapper around every single environment."""
+
+    id: str
+    """`module:Class`, for example `minigrid.wrappers:ImgObsWrapper`."""
+    kwargs: dict[str, Any] = {}
+    """Keyword arguments of the wrapper."""
+
+
+class EnvConfig(Section):
+    """The environment."""
+
+    id: str
+    """A Gymnasium id (`CartPole-v1`, `ALE/Pong-v5`, `MinAtar/Breakout-v0`), or `module:function`
+    that returns a Gymnasium environment."""
+    kwargs: dict[str, Any] = {}
+    """Keyword arguments of the environment."""
+    wrappers: tuple[WrapperConfig, ...] = ()
+    """Wrappers, innermost first."""
+    vectorization: Vectorization = Vectorization.AUTO
+    """`auto` takes the environment's own vector implementation where it has one and no wrappers
+    are asked for, else `sync` (one after the other in the actor's process). `async` gives every
+    slot a process: worth it only where one step takes over a millisecond."""
+    max_episode_steps: Count | None = None
+    """Truncate episodes after this many decisions; default: the environment's own limit."""
+
+
+class CoreKind(StrEnum):
+    """What stands between torso and heads."""
+
+    NONE = "none"
+    LSTM = "lstm"
+
+
+class NetworkConfig(Section):
+    """The network of a policy: torso → core → heads."""
+
+    id: str = "mlp"
+    """Torso: `mlp`, `minatar` (one small convolution), `shallow` (two convolutions), `deep`
+    (residual, 15 convolutions), or `module:Class` of your own."""
+    kwargs: dict[str, Any] = {}
+    """Keyword arguments of the torso, for example `hidden: [64, 64]` of `mlp`."""
+    core: CoreKind = CoreKind.NONE
+    """Memory: `none` or `lstm`."""
+    core_size: Count = 256
+    """Width of the core."""
+    last_action: bool = False
+    """Feed the last action to the core (or the heads) beside the torso's features."""
+    last_reward: bool = False
+    """Feed the last reward, clipped to [-1, 1]."""
+    normalise_observations: bool = False
+    """Standardise float observations by running statistics that live inside the policy."""
+    separate_value: bool = False
+    """Give the value its own torso instead of sharing the policy's."""
+
+
+class OptimizerConfig(Section):
+    """The optimizer."""
+
+    name: Literal["rmsprop", "adam"] = "rmsprop"
+    """`rmsprop` as the IMPALA paper means it (ε inside the root, accumulator starts at 1), or
+    `adam`."""
+    learning_rate: NotNegative = 6e-4
+    """At the start."""
+    decay_frames: Count | None = None
+    """The learning rate falls linearly to 0 at this many learned frames; default: constant."""
+    epsilon: Positive = 0.01
+    """ε of the optimizer."""
+    decay: Share = 0.99
+    """RMSProp's decay; Adam's β₂ is 0.999."""
+    momentum: Share = 0.0
+    """RMSProp's momentum; Adam's β₁ is 0.9."""
+    max_gradient_norm: Positive = 40.0
+    """Gradients are scaled down to this global norm."""
+
+
+class RewardConfig(Section):
+    """What the loss makes of rewards; reports stay raw."""
+
+    transform: Literal["none", "clip", "soft_asymmetric"] = "none"
+    """`clip` to [-1, 1]; `soft_asymmetric`: 0.3·min(tanh r, 0) + 5·max(tanh r, 0)."""
+    scale: Positive = 1.0
+    """Factor before the transform."""
+
+
+class AlgorithmConfig(Section):
+    """IMPALA: V-trace actor-critic. Losses are sums over time and slots."""
+
+    name: Literal["impala"] = "impala"
+    """The algorithm."""
+    unroll_length: Count = 20
+    """T: transitions per unroll."""
+    batch_size: Count = 32
+    """B: slots per update."""
+    discount: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """γ."""
+    lambda_: Annotated[float, Field(ge=0, le=1, alias="lambda")] = 1.0
+    """λ of V-trace's trace coefficients."""
+    rho_bar: Positive = 1.0
+    """ρ̄: clip of the importance weight in the value target."""
+    rho_pg_bar: Positive = 1.0
+    """ρ̄ of the policy gradient."""
+    c_bar: Positive = 1.0
+    """c̄: clip of the trace coefficient."""
+    entropy_cost: NotNegative = 0.01
+    """Weight of the entropy bonus."""
+    value_cost: NotNegative = 0.5
+    """Weight of ½(v − V)²."""
+    reward: RewardConfig = RewardConfig()
+    """Reward transform of the loss."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """The optimizer."""
+
+
+class PolicyConfig(Section):
+    """One policy of the experiment; what is left out is the experiment's own."""
+
+    share: Positive = 1.0
+    """Its share of every actor's slots, relative to the other policies'."""
+    network: NetworkConfig | None = None
+    """Overrides the experiment's `network`."""
+    algorithm: AlgorithmConfig | None = None
+    """Overrides the experiment's `algorithm`."""
+
+
+class ActorConfig(Section):
+    """Actors."""
+
+    count: Annotated[Annotated[int, Field(ge=1, le=10_000)], FREE] = 2
+    """Actors that `pronk up` starts; elsewhere a Deployment or Compose decides."""
+    slots: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Environments per actor."""
+    engine: Literal["onnx", "torch"] = "onnx"
+    """`onnx` needs no torch; `torch` (extra `actor-torch`) runs networks that do not export."""
+    threads: Annotated[Count, FREE] = 1
+    """Threads of the inference engine."""
+    lockstep: bool = False
+    """Act once per version and train once per unroll: with one actor the run repeats exactly."""
+    ship_distribution: bool = False
+    """Send the behaviour's distribution parameters with every unroll."""
+
+
+class BufferConfig(Section):
+    """The buffer in Redis: one stream per policy, bounded by its producers."""
+
+    max_entries: Annotated[Count, FREE] = 64
+    """Unrolls per policy that may wait."""
+    max_bytes: Annotated[Annotated[int, Field(ge=1 << 20)], FREE] = 256 << 20
+    """Bytes per policy that may wait; at most 70 % of Redis' memory cap."""
+
+
+class LearnerConfig(Section):
+    """Learners."""
+
+    publish_every: Annotated[Count, FREE] = 1
+    """Updates between two published versions."""
+    checkpoint_seconds: Annotated[Positive, FREE] = 60.0
+    """Seconds between two checkpoints."""
+    checkpoints_kept: Annotated[Count, FREE] = 3
+    """Newest checkpoints that stay."""
+    threads: Annotated[Count, FREE] = 1
+    """Torch threads."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], FREE] = "auto"
+    """`auto`: a GPU where there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: autocast; heads and log-probabilities stay in float32."""
+
+
+class StopConfig(Section):
+    """The run is over when any of these holds."""
+
+    frames: Annotated[Count | None, FREE] = None
+    """Learned environment frames."""
+    seconds: Annotated[Positive | None, FREE] = None
+    """Training time, resumed parts included."""
+    return_mean: Annotated[float | None, FREE] = None
+    """Mean return of the last `return_episodes` episodes reaches it."""
+    return_episodes: Annotated[Count, FREE] = 100
+    """Episodes that the mean is taken over."""
+
+
+class Experiment(Section):
+    """A whole experiment."""
+
+    name: Annotated[PolicyName, FREE]
+    """Names the run directory and the run."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Makes environments, sampling and initial weights repeatable."""
+    env: EnvConfig
+    """The environment."""
+    network: NetworkConfig = NetworkConfig()
+    """The network."""
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    """The algorithm."""
+    policies: Annotated[dict[PolicyName, PolicyConfig], Field(min_length=1)] = {
+        "default": PolicyConfig()
+    }
+    """Policies by name; each has its own learner, stream and versions."""
+    actor: ActorConfig = ActorConfig()
+    """Actors."""
+    buffer: BufferConfig = BufferConfig()
+    """The buffer."""
+    learner: LearnerConfig = LearnerConfig()
+    """Learners."""
+    stop: StopConfig = StopConfig()
+    """When the run is over; nothing set: it runs until it is stopped."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.actor.slots < len(self.policies):
+            raise ValueError(
+                f"actor.slots: {self.actor.slots} slots cannot serve {len(self.policies)} policies"
+            )
+        if self.actor.lockstep:
+            self._check_lockstep()
+        return self
+
+    def _check_lockstep(self) -> None:
+        for name in self.policies:
+            if self.algorithm_of(name).batch_size != self.slots_of(name):
+                raise ValueError(
+                    f"actor.lockstep: policy {name!r} needs batch_size = its slots "
+                    f"({self.slots_of(name)}), so that every unroll is one update"
+                )
+        if self.learner.publish_every != 1:
+            raise ValueError("actor.lockstep: learner.publish_every must be 1")
+
+    def network_of(self, policy: str) -> NetworkConfig:
+        """The network of a policy."""
+        return self.policies[policy].network or self.network
+
+    def algorithm_of(self, policy: str) -> AlgorithmConfig:
+        """The algorithm of a policy."""
+        return self.policies[policy].algorithm or self.algorithm
+
+    def slots_of(self, policy: str) -> int:
+        """Slots of one actor that play the policy."""
+        return len(self.slot_ranges()[policy])
+
+    def slot_ranges(self) -> dict[str, range]:
+        """Slots of one actor by policy: contiguous, at least one each, by largest remainder."""
+        total = sum(policy.share for policy in self.policies.values())
+        spare = self.actor.slots - len(self.policies)
+        exact = {name: spare * policy.share / total for name, policy in self.policies.items()}
+        counts = {name: 1 + int(value) for name, value in exact.items()}
+        by_remainder = sorted(exact, key=lambda name: int(exact[name]) - exact[name])
+        for name in by_remainder[: self.actor.slots - sum(counts.values())]:
+            counts[name] += 1
+        ranges, start = {}, 0
+        for name, count in counts.items():
+            ranges[name] = range(start, start + count)
+            start += count
+        return ranges

@@ -1,0 +1,71 @@
+"""What every entry point does first, and how it ends.
+
+Measured effects of the tuning are in `docs/decisions/allocator.md`.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from pronk.errors import Misconfigured
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+
+
+def tune_allocator() -> None:
+    """Keep large freed blocks in the process instead of giving them back to the kernel.
+
+    glibc returns large blocks at once and page faults are dear; messages of a megabyte are built
+    and dropped all the time here. Without glibc this does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # musl
+        return
+    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_M_TOP_PAD, 64 << 20)
+
+
+def limit_threads(count: int = 1) -> None:
+    """Give numeric libraries `count` threads each; call before they are imported.
+
+    Actors and learners share the cores; a pool of threads per process makes them several times
+    slower on a busy machine.
+    """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(count)
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set, so that every wait can be interrupted.
+
+    A second signal ends the process at once.
+    """
+    stop = threading.Event()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+    return stop
+
+
+def run_service(main: Callable[[threading.Event], None]) -> None:
+    """Tune the process, run `main(stop)` and end: 0, or 2 with one line when misconfigured."""
+    tune_allocator()
+    stop = stop_on_signals()
+    try:
+        main(stop)
+    except Misconfigured as error:
+        print(f"pronk: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,91 @@
+"""Every metric of the system: names, labels and units in one place.
+
+Prefix `pronk_`, base units, `_total` on counters; labels are bounded (no member, no version).
+"""
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+# Actor
+ACTOR_BUSY_SECONDS = Counter("pronk_actor_busy_seconds", "Stepping environments and inference.")
+ACTOR_BLOCKED_SECONDS = Counter(
+    "pronk_actor_blocked_seconds", "Waiting for room in the buffer, or for a policy."
+)
+FRAMES_PRODUCED = Counter(
+    "pronk_frames_produced", "Environment frames played for training.", ["policy"]
+)
+UNROLLS_SENT = Counter("pronk_unrolls_sent", "Unrolls added to the buffer.", ["policy"])
+POLICIES_ADOPTED = Counter("pronk_policies_adopted", "Versions an actor began to act with.")
+POLICIES_REFUSED = Counter(
+    "pronk_policies_refused", "Versions an actor would not act with.", ["reason"]
+)
+FETCH_SECONDS = Histogram(
+    "pronk_fetch_seconds",
+    "From the news of a version to its being ready to act.",
+    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+)
+EPISODE_RETURN = Histogram(
+    "pronk_episode_return",
+    "Return of finished episodes.",
+    ["policy", "task", "lane"],
+    buckets=(-1000, -300, -100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100, 300, 1000),
+)
+
+# Buffer
+BUFFER_LENGTH = Gauge("pronk_buffer_length", "Unrolls waiting.", ["policy"])
+BUFFER_BYTES = Gauge("pronk_buffer_bytes", "Bytes waiting.", ["policy"])
+BUFFER_CAPACITY = Gauge("pronk_buffer_capacity", "Unrolls that may wait.", ["policy"])
+
+# Learner
+LEARNER_BUSY_SECONDS = Counter("pronk_learner_busy_seconds", "Computing updates.", ["policy"])
+LEARNER_WAITING_SECONDS = Counter("pronk_learner_waiting_seconds", "Waiting for data.", ["policy"])
+FRAMES_CONSUMED = Counter(
+    "pronk_frames_consumed", "Frames of valid rows, once each, in an applied update.", ["policy"]
+)
+UPDATES = Counter("pronk_updates", "Applied updates.", ["policy"])
+UPDATES_SKIPPED = Counter(
+    "pronk_updates_skipped", "Updates that were not applied.", ["policy", "reason"]
+)
+UNROLLS_REFUSED = Counter(
+    "pronk_unrolls_refused", "Unrolls that could not be used.", ["policy", "reason"]
+)
+LAG = Histogram(
+    "pronk_lag",
+    "Learner version at training minus behaviour version, mean per unroll.",
+    ["policy"],
+    buckets=(0, 1, 2, 3, 5, 10, 20, 50, 100, 300, 1000),
+)
+RHO_MEAN = Gauge("pronk_rho_mean", "Mean importance weight before clipping.", ["policy"])
+RHO_CLIPPED_SHARE = Gauge("pronk_rho_clipped_share", "Share of weights above the clip.", ["policy"])
+PUBLISH_SECONDS = Histogram(
+    "pronk_publish_seconds",
+    "Storing the blobs of a version and making it the newest.",
+    ["policy"],
+    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+)
+PUBLISH_FAILURES = Counter(
+    "pronk_publish_failures", "Versions that were not published.", ["policy"]
+)
+CHECKPOINT_FAILURES = Counter(
+    "pronk_checkpoint_failures", "Checkpoints that were not written.", ["policy"]
+)
+LAST_UPDATE_TIMESTAMP = Gauge(
+    "pronk_last_update_timestamp_seconds", "When the newest update was applied.", ["policy"]
+)
+
+# Parameter server
+MEMBERS = Gauge("pronk_members", "Living members.", ["kind"])
+ACTOR_DEMAND = Gauge(
+    "pronk_actor_demand", "Actors that the learner could keep up with.", ["policy"]
+)
+VERSIONS_PUBLISHED = Counter("pronk_versions_published", "Versions made the newest.", ["policy"])
+RPC_REFUSED = Counter("pronk_rpc_refused", "Calls refused.", ["method", "code"])
+EPISODES_REPORTED = Counter("pronk_episodes_reported", "Ends of episodes reported.", ["policy"])
+EPISODES_LOST = Counter(
+    "pronk_episodes_lost", "Open episodes of members that went away.", ["policy"]
+)
+
+
+def serve(host: str, port: int) -> int:
+    """Serve `/metrics` in a thread of its own; return the port (0 asks for a free one)."""
+    server, _thread = start_http_server(port, host)
+    return server.server_port
