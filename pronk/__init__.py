@@ -1,0 +1,1 @@
+"""IMPALA as microservices: the library of all services."""

@@ -1,0 +1,1 @@
+"""Messages: arrays, unrolls, specs and weights as bytes."""

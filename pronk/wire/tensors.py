@@ -1,6 +1,7 @@
 """Arrays ⇄ `Tensor` messages: bytes, dtype and shape, never lists of numbers."""
 
 import math
+from typing import Any
 
 import numpy as np
 import zstandard
@@ -29,7 +30,7 @@ MAX_TENSOR_BYTES = 64 << 20
 """Largest array, decompressed, that a message may hold: a bound against decompression bombs."""
 
 
-def dtype_to_wire(dtype: np.dtype) -> tensor_pb2.DataType:
+def dtype_to_wire(dtype: np.dtype[Any]) -> tensor_pb2.DataType.ValueType:
     """The wire's name of a numpy dtype.
 
     Raises:
@@ -41,7 +42,7 @@ def dtype_to_wire(dtype: np.dtype) -> tensor_pb2.DataType:
         raise WireError("dtype", f"dtype {dtype} does not travel") from None
 
 
-def dtype_from_wire(wire: int) -> np.dtype:
+def dtype_from_wire(wire: int) -> np.dtype[Any]:
     """The numpy dtype of a wire name.
 
     Raises:
@@ -53,7 +54,7 @@ def dtype_from_wire(wire: int) -> np.dtype:
         raise WireError("dtype", f"unknown data type {wire}") from None
 
 
-def to_tensor(array: NDArray, name: str = "", *, compress: bool = False) -> tensor_pb2.Tensor:
+def to_tensor(array: NDArray[Any], name: str = "", *, compress: bool = False) -> tensor_pb2.Tensor:
     """The message of an array; `compress` asks for zstd level 1."""
     dtype = array.dtype.newbyteorder("<")
     data = np.ascontiguousarray(array, dtype=dtype).tobytes()
@@ -70,7 +71,7 @@ def to_tensor(array: NDArray, name: str = "", *, compress: bool = False) -> tens
     )
 
 
-def from_tensor(message: tensor_pb2.Tensor) -> NDArray:
+def from_tensor(message: tensor_pb2.Tensor) -> NDArray[Any]:
     """The array of a message, read-only where its bytes could be used in place.
 
     Raises:

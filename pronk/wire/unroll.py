@@ -7,11 +7,12 @@ it has `valid = False`. Row t is the first of an episode where `reset` (row 0) o
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, NDArray[Any]]
 """Arrays by name; names and shapes follow the environment's spec."""
 
 
@@ -87,12 +88,12 @@ class Unroll:
     @property
     def length(self) -> int:
         """T."""
-        return self.reward.shape[0]
+        return len(self.reward)
 
     @property
     def slots(self) -> int:
         """N."""
-        return self.reward.shape[1]
+        return len(self.slot)
 
     @property
     def steps(self) -> int:

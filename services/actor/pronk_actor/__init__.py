@@ -1,0 +1,1 @@
+"""The actor: plays the newest policy and sends unrolls."""

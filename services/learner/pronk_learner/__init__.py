@@ -1,0 +1,1 @@
+"""The learner: trains a policy on unrolls and publishes it."""

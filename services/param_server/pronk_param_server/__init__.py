@@ -1,0 +1,1 @@
+"""The parameter server: run state, members, versions, releases."""
