@@ -1,0 +1,79 @@
+# Every command that people type. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first Python here that is new enough; `make install PYTHON=…` names another.
+PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	echo $$python && break; done),python3)
+
+# Where to look for torch: an index URL or a folder of wheels. Empty: a wheel that pip finds on this
+# machine without any index, else PyTorch's index of CPU builds, else what pip's own index has.
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+
+.PHONY: help install demo test proof lint proto bench clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+install: .venv/installed-dev ## make .venv with everything pinned: to run, to test, to develop
+
+demo: .venv/installed-local ## train CartPole on a real cluster of processes, then evaluate the policy
+	@./scripts/demo.sh
+
+test: .venv/installed-dev ## the test suite: 8 minutes at most
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+proof: .venv/installed-dev ## every claim with its sabotage → docs/proof.md; as long as it needs, resumable
+	$(BIN)/python scripts/proof.py $(ARGS)
+
+lint: .venv/installed-dev ## ruff, mypy, import rules, protocol files, generated files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy scripts
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/python scripts/generate_proto.py --check
+	$(BIN)/python scripts/generate_docs.py --check
+
+proto: .venv/installed-dev ## generate code and reference pages from proto/ and the schemas
+	$(BIN)/buf format --write
+	$(BIN)/python scripts/generate_proto.py
+	$(BIN)/python scripts/generate_docs.py
+
+bench: .venv/installed-local ## environment steps per second of a whole cluster on this machine
+	$(BIN)/pronk bench cluster --json runs/bench.json
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: nothing is installed again until a dependency changes. `dev` holds all of `local`.
+.venv/installed-dev: .venv/torch pyproject.toml constraints.txt
+	@echo "installing the dependencies of 'dev'"
+	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch .venv/installed-local $@
+
+.venv/installed-local: .venv/torch pyproject.toml constraints.txt
+	@echo "installing the dependencies of 'local'"
+	@$(BIN)/pip install --quiet --editable '.[local]'
+	@touch $@
+
+.venv/torch: .venv/pyvenv.cfg constraints.txt scripts/install_torch.sh
+	@./scripts/install_torch.sh $(BIN)/pip $(TORCH_INDEX)
+	@touch $@
+
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "pronk needs Python 3.11 or newer, with its venv module: make install PYTHON=python3.11" >&2; exit 1; }
+	@echo "making .venv with $(PYTHON): some minutes the first time"
+	@$(PYTHON) -m venv .venv
+	@touch $@
