@@ -1,0 +1,210 @@
+"""The learner's loop: draw a batch, train on it, acknowledge, publish, save."""
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pronk.config import Experiment, experiment_hash
+from pronk.config.schema import AlgorithmConfig
+from pronk.rl.batch import SlotGroup, assemble
+from pronk.telemetry import logs, metrics
+from pronk.transport.buffer import Consumer
+from pronk.wire.spec import EnvironmentSpec
+from pronk_learner import checkpoint
+from pronk_learner.batcher import Batcher, Draw
+from pronk_learner.ingest import Ingest
+from pronk_learner.progress import Progress
+from pronk_learner.publisher import Publisher, Snapshot
+from pronk_learner.trainer import Trainer, Update
+
+_WAIT_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a learner was given to do: a policy, under an epoch, with a place to write."""
+
+    experiment: Experiment
+    policy: str
+    run: str
+    epoch: int
+    spec: EnvironmentSpec
+    folder: Path
+
+    @property
+    def algorithm(self) -> AlgorithmConfig:
+        """The policy's algorithm."""
+        return self.experiment.algorithm_of(self.policy)
+
+
+@dataclass
+class Meter:
+    """Seconds since the start, and the newest update; read by other threads."""
+
+    busy_seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    frames: int = 0
+    lag: float | None = None
+    update: Update | None = None
+
+
+class Learner:
+    """Trains one policy. Ingest and publishing go on in threads of their own beside it."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        trainer: Trainer,
+        progress: Progress,
+        consumer: Consumer,
+        ingest: Ingest,
+        publisher: Publisher,
+    ) -> None:
+        self._assignment = assignment
+        self._experiment = assignment.experiment
+        self._policy = assignment.policy
+        self._trainer = trainer
+        self._progress = progress
+        self._consumer = consumer
+        self._ingest = ingest
+        self._publisher = publisher
+        self._batcher = Batcher(assignment.algorithm.batch_size)
+        self.meter = Meter()
+
+    def publish(self) -> None:
+        """Hand the weights to the publisher."""
+        counters = self._progress.counters
+        self._publisher.submit(
+            Snapshot(
+                self._trainer.weights(), self._assignment.epoch, counters.version, counters.frames
+            )
+        )
+
+    def step(self, stop: threading.Event) -> bool:
+        """Train on one batch; False when there was none within a tenth of a second.
+
+        Raises:
+            Fenced: another learner has taken over the policy.
+        """
+        started = time.perf_counter()
+        draw = self._draw()
+        drawn = time.perf_counter()
+        self._count_time(waiting=drawn - started)
+        if draw is None:
+            return False
+        self._train(draw)
+        if self._experiment.actor.lockstep:
+            self._publisher.flush(stop)
+        self._count_time(busy=time.perf_counter() - drawn)
+        return True
+
+    def save(self) -> None:
+        """Write a checkpoint; a full disk is told and counted, and training goes on."""
+        try:
+            checkpoint.save(
+                self._assignment.folder / "checkpoints",
+                checkpoint.Checkpoint(
+                    weights=self._trainer.weights(),
+                    optimizer=self._trainer.optimizer_state(),
+                    counters=self._progress.counters,
+                    experiment_hash=experiment_hash(self._experiment),
+                    rng=torch.get_rng_state().tolist(),
+                ),
+                self._experiment.learner.checkpoints_kept,
+            )
+        except OSError as error:
+            metrics.CHECKPOINT_FAILURES.labels(self._policy).inc()
+            logs.get().error("checkpoint not written", reason=str(error))
+
+    def row(self) -> dict[str, Any]:
+        """The newest numbers, for the journal."""
+        counters, update = self._progress.counters, self.meter.update
+        low, high = self._return_spread()
+        row: dict[str, Any] = {
+            "time": time.time(),
+            "seconds": counters.seconds,
+            "frames": counters.frames,
+            "steps": counters.steps,
+            "updates": counters.updates,
+            "episodes": counters.episodes,
+            "return_mean": self._progress.return_mean(),
+            "return_low": low,
+            "return_high": high,
+            "steps_per_second": self._progress.steps_per_second,
+            "lag": self.meter.lag,
+            "learner_busy_seconds": self.meter.busy_seconds,
+            "learner_waiting_seconds": self.meter.waiting_seconds,
+        }
+        if update is not None:
+            loss, steps = update.loss, max(1.0, float(update.loss.steps))
+            row |= {
+                "loss_policy": float(loss.policy) / steps,
+                "loss_value": float(loss.value) / steps,
+                "entropy": float(loss.entropy) / steps,
+                "rho_mean": float(loss.rho_mean),
+                "rho_clipped_share": float(loss.rho_clipped_share),
+                "gradient_norm": float(update.gradient_norm),
+                "learning_rate": update.learning_rate,
+            }
+            metrics.RHO_MEAN.labels(self._policy).set(row["rho_mean"])
+            metrics.RHO_CLIPPED_SHARE.labels(self._policy).set(row["rho_clipped_share"])
+        return row
+
+    def _draw(self) -> Draw | None:
+        while (draw := self._batcher.draw()) is None:
+            item = self._ingest.get(timeout=_WAIT_SECONDS)
+            if item is None:
+                return None
+            entry_id, unroll = item
+            self._batcher.add(entry_id, unroll)
+            self._progress.finished(unroll.episodes)
+        return draw
+
+    def _train(self, draw: Draw) -> None:
+        counters = self._progress.counters
+        update = self._trainer.update(assemble(draw.groups), counters.frames)
+        self.meter.update = update
+        if update.applied:
+            self._count_update(draw)
+        else:
+            metrics.UPDATES_SKIPPED.labels(self._policy, "non_finite").inc()
+            logs.get().warning("update skipped", reason="non-finite gradient")
+        self._consumer.ack(list(draw.finished))
+        if update.applied and counters.updates % self._experiment.learner.publish_every == 0:
+            self.publish()
+
+    def _count_update(self, draw: Draw) -> None:
+        counters = self._progress.counters
+        steps, frames = draw.steps, draw.steps * self._assignment.spec.frames_per_step
+        lags = [counters.version - _mean_version(group) for group in draw.groups]
+        self.meter.lag = float(np.mean(lags))
+        self.meter.frames += frames
+        self._progress.applied(steps, frames, self.meter.lag)
+        counters.version += 1
+        for lag in lags:
+            metrics.LAG.labels(self._policy).observe(lag)
+        metrics.UPDATES.labels(self._policy).inc()
+        metrics.FRAMES_CONSUMED.labels(self._policy).inc(frames)
+        metrics.LAST_UPDATE_TIMESTAMP.labels(self._policy).set_to_current_time()
+
+    def _count_time(self, *, busy: float = 0.0, waiting: float = 0.0) -> None:
+        self.meter.busy_seconds += busy
+        self.meter.waiting_seconds += waiting
+        metrics.LEARNER_BUSY_SECONDS.labels(self._policy).inc(busy)
+        metrics.LEARNER_WAITING_SECONDS.labels(self._policy).inc(waiting)
+
+    def _return_spread(self) -> tuple[float | None, float | None]:
+        returns = self._progress.counters.returns[-100:]
+        if not returns:
+            return None, None
+        low, high = np.quantile(returns, [0.1, 0.9])
+        return float(low), float(high)
+
+
+def _mean_version(group: SlotGroup) -> float:
+    return float(group.unroll.behaviour_version[:, group.start : group.stop].mean())

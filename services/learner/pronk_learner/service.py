@@ -1,0 +1,140 @@
+"""Wires the learner to its neighbours and runs it until it is told to leave."""
+
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pronk.config import Experiment, experiment_hash
+from pronk.errors import Fenced, Misconfigured
+from pronk.nets.network import PolicyNetwork, build
+from pronk.policy.export import Exporter
+from pronk.telemetry import logs, metrics
+from pronk.transport.buffer import BufferKeys, Consumer
+from pronk.transport.channels import connect
+from pronk.transport.health import Health
+from pronk.transport.membership import Membership
+from pronk.transport.policies import PolicyPublisher, grant_epoch, wait_for_spec
+from pronk.transport.redis import connect as connect_redis
+from pronk.transport.settings import Settings
+from pronk.wire.spec import EnvironmentSpec
+from pronk.wire.v1 import registry_pb2
+from pronk.wire.validate import Expectation
+from pronk_learner import checkpoint, curve, report
+from pronk_learner.ingest import Ingest
+from pronk_learner.learner import Learner
+from pronk_learner.progress import Progress
+from pronk_learner.publisher import Publisher
+from pronk_learner.trainer import Trainer
+
+_JOURNAL_SECONDS = 1.0
+
+
+def serve(experiment: Experiment, policy: str | None, stop: threading.Event) -> None:
+    """Train `policy` until the stop condition, then idle until `stop` is set.
+
+    Raises:
+        Misconfigured: the experiment, the run directory or the neighbours do not fit.
+        Fenced: another learner has taken over.
+    """
+    settings = Settings()
+    policy = _only_policy(experiment, policy)
+    logs.setup("learner", settings.log_level)
+    metrics.serve(*settings.metrics_address)
+    with Health(settings.health_listen) as health:
+        channel = connect(settings)
+        membership = Membership(
+            channel,
+            registry_pb2.MEMBER_KIND_LEARNER,
+            experiment_hash(experiment),
+            [policy],
+        )
+        try:
+            if membership.join(stop, health.beat):
+                _train(experiment, policy, settings, channel, membership, health, stop)
+        finally:
+            membership.leave()
+            channel.close()
+
+
+def learner_folder(run_dir: Path, experiment: Experiment, policy: str) -> Path:
+    """Where a policy's learner writes: the run directory, or a folder in it if there are several."""
+    return run_dir if len(experiment.policies) == 1 else run_dir / policy
+
+
+def _only_policy(experiment: Experiment, policy: str | None) -> str:
+    names = list(experiment.policies)
+    if policy is None and len(names) == 1:
+        return names[0]
+    if policy not in names:
+        raise Misconfigured(f"--policy {policy}: choose one of {', '.join(names)}")
+    return policy
+
+
+def _train(
+    experiment: Experiment,
+    policy: str,
+    settings: Settings,
+    channel: grpc.Channel,
+    membership: Membership,
+    health: Health,
+    stop: threading.Event,
+) -> None:
+    spec = wait_for_spec(channel, stop, health.beat)
+    if spec is None:
+        return
+    folder = learner_folder(settings.run_dir, experiment, policy)
+    network, trainer, progress = prepare(experiment, policy, spec, folder)
+    exporter = Exporter(network, spec, policy, experiment.network_of(policy))
+    grant = grant_epoch(channel, membership.member, policy, stop, health.beat)
+    if grant is None:
+        return
+    progress.counters.version = max(progress.counters.version, grant.number_floor) + 1
+    assignment = Assignment(experiment, policy, membership.run, grant.epoch, spec, folder)
+    consumer = _open_buffer(settings, assignment)
+    ingest = Ingest(consumer, _expectation(assignment, network), _UNROLLS_AHEAD)
+    publisher = Publisher(exporter, PolicyPublisher(channel, membership.member, stop), policy)
+    learner = Learner(assignment, trainer, progress, consumer, ingest, publisher)
+    with ingest, publisher:
+        Session(assignment, membership, learner, progress, publisher, ingest, health).run(stop)
+
+
+def prepare(
+    experiment: Experiment, policy: str, spec: EnvironmentSpec, folder: Path
+) -> tuple[PolicyNetwork, Trainer, Progress]:
+    """The network, trainer and counters: of the newest checkpoint, or new ones from the seed."""
+    torch.manual_seed(experiment.seed)
+    network = build(spec, experiment.network_of(policy))
+    trainer = Trainer(network, spec, experiment.algorithm_of(policy), experiment.learner)
+    counters = checkpoint.Counters()
+    if saved := checkpoint.newest(folder / "checkpoints"):
+        if saved.experiment_hash != experiment_hash(experiment):
+            raise Misconfigured(
+                f"{folder} holds another experiment ({saved.experiment_hash}); "
+                "choose another run directory, or go on with its config.yaml"
+            )
+        trainer.restore(saved.weights, saved.optimizer)
+        torch.set_rng_state(torch.tensor(saved.rng, dtype=torch.uint8))
+        counters = saved.counters
+        logs.get().info("resumed", updates=counters.updates, frames=counters.frames)
+    return network, trainer, Progress(experiment.stop, counters)
+
+
+def _open_buffer(settings: Settings, assignment: Assignment) -> Consumer:
+    """The buffer, with what dead learners of older epochs left unacknowledged."""
+    keys = BufferKeys(assignment.run, assignment.policy)
+    return Consumer(connect_redis(settings.redis_url), keys, consumer_name(assignment.epoch))
+
+
+def _expectation(assignment: Assignment, network: PolicyNetwork) -> Expectation:
+    return Expectation(
+        run=assignment.run,
+        experiment_hash=experiment_hash(assignment.experiment),
+        policy=assignment.policy,
+        spec=assignment.spec,
+        unroll_length=assignment.algorithm.unroll_length,
+        core_shapes=network.core_shapes,
+    )

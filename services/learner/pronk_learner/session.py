@@ -1,0 +1,151 @@
+"""A learner's life: train until the stop condition, save on the way, finish, stay ready."""
+
+import shutil
+import threading
+import time
+
+from pronk.telemetry import logs
+from pronk.transport.health import Health
+from pronk.transport.membership import Membership
+from pronk.wire.v1 import registry_pb2
+from pronk_learner import curve, report
+from pronk_learner.ingest import Ingest
+from pronk_learner.learner import Assignment, Learner
+from pronk_learner.progress import Progress
+from pronk_learner.publisher import Publisher
+
+_TICK_SECONDS = 1.0
+_IDLE_SECONDS = 0.5
+
+
+class Session:
+    """Runs a learner between its start and its end."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        membership: Membership,
+        learner: Learner,
+        progress: Progress,
+        publisher: Publisher,
+        ingest: Ingest,
+        health: Health,
+    ) -> None:
+        self._assignment = assignment
+        self._membership = membership
+        self._learner = learner
+        self._progress = progress
+        self._publisher = publisher
+        self._ingest = ingest
+        self._health = health
+        self._journal = report.Journal(assignment.folder, progress.counters.updates)
+        self._started = time.monotonic() - progress.counters.seconds
+        self._next_tick = 0.0
+        self._next_checkpoint = (
+            time.monotonic() + assignment.experiment.learner.checkpoint_seconds
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Train, finish and idle until `stop` is set.
+
+        Raises:
+            Fenced: another learner has taken over; nothing more is written.
+        """
+        self._membership.on_server_change(self._publisher.republish)
+        self._learner.publish()
+        self._publisher.flush(stop)
+        self._health.set_ready(True)
+        reason = self._train(stop)
+        self._finish(reason, stop)
+        while not stop.wait(_IDLE_SECONDS):
+            self._health.beat()
+            self._report()
+        self._journal.close()
+
+    def _train(self, stop: threading.Event) -> str | None:
+        """Train until the stop condition (its reason is returned) or until `stop` (None)."""
+        reason = self._progress.stop_reason()
+        if reason is None and self._membership.run_state != registry_pb2.RUN_STATE_RUNNING:
+            # A finished run whose stop condition was raised since.
+            self._membership.set_run_state(registry_pb2.RUN_STATE_RUNNING, "resumed", stop)
+        while reason is None and not stop.is_set():
+            trained = self._learner.step(stop)
+            self._health.beat()
+            if time.monotonic() >= self._next_tick:
+                self._tick()
+            if trained:
+                reason = self._progress.stop_reason()
+        return reason
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._next_tick = now + _TICK_SECONDS
+        self._progress.tick(now - self._started)
+        self._report()
+        if self._progress.counters.updates:
+            self._journal.write(self._learner.row())
+        if now >= self._next_checkpoint:
+            self._next_checkpoint = (
+                now + self._assignment.experiment.learner.checkpoint_seconds
+            )
+            self._learner.save()
+
+    def _finish(self, reason: str | None, stop: threading.Event) -> None:
+        """Leave a policy, a checkpoint, a curve and a summary; say FINISHED where it is."""
+        self._tick()
+        self._learner.save()
+        self._learner.publish()
+        self._publisher.flush(_deadline(stop, reason))
+        self._leave_policy()
+        self._write_report(reason)
+        if reason is not None:
+            version = self._learner.version()
+            self._membership.cut_release(version, reason, stop)
+            self._membership.set_run_state(registry_pb2.RUN_STATE_FINISHED, reason, stop)
+            logs.get().info("finished", reason=reason)
+
+    def _leave_policy(self) -> None:
+        """Keep the newest policy as a folder that `pronk evaluate` and anyone can run."""
+        bundle = self._publisher.newest
+        if bundle is None:
+            return
+        folder = self._assignment.folder / "policies"
+        name = f"{self._assignment.policy}-{bundle.manifest.number}"
+        bundle.save(folder / name)
+        stale = sorted(folder.glob(f"{self._assignment.policy}-*"), key=lambda p: p.stat().st_mtime)
+        for path in stale[: -self._assignment.experiment.learner.checkpoints_kept]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _write_report(self, reason: str | None) -> None:
+        experiment, folder = self._assignment.experiment, self._assignment.folder
+        report.write_json(
+            folder / "summary.json",
+            report.summary(experiment, self._assignment.run, self._progress, reason),
+        )
+        curve.draw(
+            report.read(folder / report.METRICS),
+            folder / "curve.png",
+            title=experiment.env.id,
+            target=experiment.stop.return_mean,
+        )
+
+    def _report(self) -> None:
+        """Tell the parameter server how it goes, with the next heartbeat."""
+        counters, meter = self._progress.counters, self._learner.meter
+        outlook = self._progress.outlook()
+        stats = registry_pb2.LearnerStats(
+            steps=counters.steps,
+            frames=counters.frames,
+            updates=counters.updates,
+            episodes=counters.episodes,
+            busy_seconds=meter.busy_seconds,
+            waiting_seconds=meter.waiting_seconds,
+            frames_since_start=meter.frames,
+            return_mean=self._progress.return_mean(),
+            lag_mean=meter.lag,
+            steps_per_second=self._progress.steps_per_second,
+            progress=outlook.progress,
+            seconds_left=outlook.seconds_left,
+            unrolls_refused=self._ingest.refused,
+        )
+        self._membership.report(stats, [self._learner.version()])
