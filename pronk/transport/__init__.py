@@ -1,0 +1,1 @@
+"""Talking to others: channels, servers, credentials, the buffer. Does I/O."""

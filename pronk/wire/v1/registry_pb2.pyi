@@ -136,6 +136,7 @@ class RegisterRequest(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     kind: Global___MemberKind.ValueType
     contract_version: _builtins.int
     experiment_hash: _builtins.str
@@ -143,6 +144,8 @@ class RegisterRequest(_message.Message):
     pid: _builtins.int
     incarnation: _builtins.str
     """Chosen by the member at its start: registering again with it yields the same member id."""
+    index: _builtins.int
+    """What the member was given before the server restarted: it keeps the index if that is free."""
     @_builtins.property
     def spec(self) -> _spec_pb2.EnvironmentSpec:
         """Actors send it."""
@@ -162,12 +165,15 @@ class RegisterRequest(_message.Message):
         pid: _builtins.int = ...,
         policies: _abc.Iterable[_builtins.str] | None = ...,
         incarnation: _builtins.str = ...,
+        index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_index", b"_index", "index", b"index", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "experiment_hash", b"experiment_hash", "host", b"host", "incarnation", b"incarnation", "kind", b"kind", "pid", b"pid", "policies", b"policies", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_index", b"_index", "contract_version", b"contract_version", "experiment_hash", b"experiment_hash", "host", b"host", "incarnation", b"incarnation", "index", b"index", "kind", b"kind", "pid", b"pid", "policies", b"policies", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__index: _TypeAlias = _typing.Literal["index"]  # noqa: Y015
+    _WhichOneofArgType__index: _TypeAlias = _typing.Literal["_index", b"_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index) -> _WhichOneofReturnType__index | None: ...
 
 Global___RegisterRequest: _TypeAlias = RegisterRequest  # noqa: Y015
 
@@ -365,16 +371,41 @@ Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
 class HeartbeatResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EpochsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SERVER_INCARNATION_FIELD_NUMBER: _builtins.int
     RUN_STATE_FIELD_NUMBER: _builtins.int
     RUN_STATE_REASON_FIELD_NUMBER: _builtins.int
     NEWEST_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
     server_incarnation: _builtins.str
     run_state: Global___RunState.ValueType
     run_state_reason: _builtins.str
     @_builtins.property
     def newest(self) -> _containers.RepeatedCompositeFieldContainer[Global___Version]:
         """The newest version of each policy, as the server holds it."""
+
+    @_builtins.property
+    def epochs(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The newest epoch granted of each policy: a learner with an older one is fenced off."""
 
     def __init__(
         self,
@@ -383,10 +414,11 @@ class HeartbeatResponse(_message.Message):
         run_state: Global___RunState.ValueType = ...,
         run_state_reason: _builtins.str = ...,
         newest: _abc.Iterable[Global___Version] | None = ...,
+        epochs: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["newest", b"newest", "run_state", b"run_state", "run_state_reason", b"run_state_reason", "server_incarnation", b"server_incarnation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "newest", b"newest", "run_state", b"run_state", "run_state_reason", b"run_state_reason", "server_incarnation", b"server_incarnation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -888,6 +920,7 @@ class Member(_message.Message):
     pid: _builtins.int
     seconds_since_heartbeat: _builtins.float
     alive: _builtins.bool
+    """False: its heartbeats are late; it is removed when its lease ends."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -974,6 +1007,8 @@ Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
 
 @_typing.final
 class EpisodeSummary(_message.Message):
+    """Since the server's start, by policy and kind of member."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_FIELD_NUMBER: _builtins.int
@@ -981,11 +1016,17 @@ class EpisodeSummary(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
     RETURN_MEAN_FIELD_NUMBER: _builtins.int
+    CENSORED_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     started: _builtins.int
     finished: _builtins.int
     lost: _builtins.int
+    """Open when their member went away."""
     return_mean: _builtins.float
+    censored: _builtins.int
+    """Open beyond the maximum age."""
+    kind: Global___MemberKind.ValueType
     def __init__(
         self,
         *,
@@ -994,10 +1035,12 @@ class EpisodeSummary(_message.Message):
         finished: _builtins.int = ...,
         lost: _builtins.int = ...,
         return_mean: _builtins.float | None = ...,
+        censored: _builtins.int = ...,
+        kind: Global___MemberKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_return_mean", b"_return_mean", "return_mean", b"return_mean"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_return_mean", b"_return_mean", "finished", b"finished", "lost", b"lost", "policy", b"policy", "return_mean", b"return_mean", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_return_mean", b"_return_mean", "censored", b"censored", "finished", b"finished", "kind", b"kind", "lost", b"lost", "policy", b"policy", "return_mean", b"return_mean", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__return_mean: _TypeAlias = _typing.Literal["return_mean"]  # noqa: Y015
     _WhichOneofArgType__return_mean: _TypeAlias = _typing.Literal["_return_mean", b"_return_mean"]  # noqa: Y015

@@ -1,0 +1,85 @@
+"""gRPC health checks on a port and a thread of their own, so that work never starves them.
+
+Liveness says that the work loop turns; it is red only when the process should be restarted.
+Readiness says that the process can do its work now. Kubernetes' probes speak neither TLS nor
+tokens, so neither does this port; it tells nothing else.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from pronk.errors import Misconfigured
+from pronk.transport.settings import Address
+
+LIVENESS = "liveness"
+READINESS = "readiness"
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """Answers `grpc.health.v1.Health/Check` for "liveness", "readiness" and "" (readiness).
+
+    Args:
+        listen: where; port 0 asks for a free one, which `port` then names.
+        limit: seconds without `beat` after which liveness turns red.
+
+    Raises:
+        Misconfigured: the address cannot be listened on.
+    """
+
+    def __init__(self, listen: Address, *, limit: float = 60.0) -> None:
+        self._limit = limit
+        self._last_beat = time.monotonic()
+        self._ready = False
+        self._server = grpc.server(
+            ThreadPoolExecutor(2, thread_name_prefix="health"),
+            options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 4096)),
+            maximum_concurrent_rpcs=16,
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self, self._server)
+        try:
+            self.port = self._server.add_insecure_port(str(listen))
+        except RuntimeError:
+            raise Misconfigured(
+                f"PRONK_HEALTH_LISTEN: cannot listen on {listen}; is the port in use?"
+            ) from None
+        self._server.start()
+
+    def beat(self) -> None:
+        """The work loop turns: call it at least every few seconds, blocked waits included."""
+        self._last_beat = time.monotonic()
+
+    def set_ready(self, ready: bool) -> None:
+        """Whether the process can do its work now."""
+        self._ready = ready
+
+    @property
+    def ready(self) -> bool:
+        """What readiness answers."""
+        return self._ready
+
+    @property
+    def alive(self) -> bool:
+        """What liveness answers."""
+        return time.monotonic() - self._last_beat <= self._limit
+
+    def Check(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """The standard's call; NOT_FOUND for a service that does not exist."""
+        if request.service == LIVENESS:
+            healthy = self.alive
+        elif request.service in (READINESS, ""):
+            healthy = self.ready
+        else:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r}")
+        return health_pb2.HealthCheckResponse(status=_SERVING if healthy else _NOT_SERVING)
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.stop(grace=0).wait()
