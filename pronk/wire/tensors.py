@@ -28,6 +28,7 @@ _WIRE = {dtype: wire for wire, dtype in _DTYPES.items()}
 
 MAX_TENSOR_BYTES = 64 << 20
 """Largest array, decompressed, that a message may hold: a bound against decompression bombs."""
+_MAX_DIMENSIONS = 32
 
 
 def dtype_to_wire(dtype: np.dtype[Any]) -> tensor_pb2.DataType.ValueType:
@@ -54,38 +55,63 @@ def dtype_from_wire(wire: int) -> np.dtype[Any]:
         raise WireError("dtype", f"unknown data type {wire}") from None
 
 
-def to_tensor(array: NDArray[Any], name: str = "", *, compress: bool = False) -> tensor_pb2.Tensor:
-    """The message of an array; `compress` asks for zstd level 1."""
-    dtype = array.dtype.newbyteorder("<")
-    data = np.ascontiguousarray(array, dtype=dtype).tobytes()
-    compression = tensor_pb2.COMPRESSION_NONE
-    if compress:
-        data = zstandard.compress(data, level=1)
-        compression = tensor_pb2.COMPRESSION_ZSTD
-    return tensor_pb2.Tensor(
-        name=name,
-        dtype=dtype_to_wire(dtype),
-        shape=array.shape,
-        compression=compression,
-        data=data,
-    )
+def fill_tensor(
+    message: tensor_pb2.Tensor, array: NDArray[Any], name: str = "", *, compress: bool = False
+) -> None:
+    """Write an array into an empty message.
 
+    In place, since building messages and putting them into one another copies the bytes once more.
 
-def from_tensor(message: tensor_pb2.Tensor) -> NDArray[Any]:
-    """The array of a message, read-only where its bytes could be used in place.
+    Args:
+        message: empty.
+        array: of any layout and byte order.
+        name: of the array, within its group.
+        compress: ask for zstd level 1, taken where it is smaller.
 
     Raises:
-        WireError: unknown dtype or compression, too large, or bytes that do not fill the shape.
+        WireError: "dtype" where the wire does not carry the array's.
+    """
+    wire = dtype_to_wire(array.dtype)
+    data = array.astype(_DTYPES[wire], copy=False).tobytes()
+    message.compression = tensor_pb2.COMPRESSION_NONE
+    if compress:
+        smaller = zstandard.compress(data, level=1)
+        if len(smaller) < len(data):
+            data = smaller
+            message.compression = tensor_pb2.COMPRESSION_ZSTD
+    message.name = name
+    message.dtype = wire
+    message.shape.extend(array.shape)
+    message.data = data
+
+
+def from_tensor(message: tensor_pb2.Tensor, limit: int = MAX_TENSOR_BYTES) -> NDArray[Any]:
+    """The array of a message, read-only, native in memory.
+
+    Args:
+        message: not trusted.
+        limit: largest size in bytes, looked at before anything is decompressed.
+
+    Raises:
+        WireError: "dtype", "oversized", "tensor" (bytes that do not fill the shape, unknown or
+            broken compression) or "range" (a bool that is neither 0 nor 1).
     """
     dtype = dtype_from_wire(message.dtype)
     shape = tuple(message.shape)
+    if len(shape) > _MAX_DIMENSIONS:
+        raise WireError("tensor", f"array {message.name!r} of {len(shape)} dimensions")
     size = math.prod(shape) * dtype.itemsize
-    if size > MAX_TENSOR_BYTES:
+    if size > limit:
         raise WireError("oversized", f"array {message.name!r} of {size} bytes")
     data = _decompress(message, size)
     if len(data) != size:
         raise WireError("tensor", f"array {message.name!r}: {len(data)} bytes, expected {size}")
-    return np.frombuffer(data, dtype).reshape(shape)
+    if dtype == np.bool_ and data.translate(None, b"\0\1"):
+        raise WireError("range", f"array {message.name!r} holds a bool that is neither 0 nor 1")
+    try:
+        return np.ndarray(shape, dtype, data)
+    except ValueError as error:  # an empty array whose other axes numpy cannot count
+        raise WireError("tensor", f"array {message.name!r}: {error}") from None
 
 
 def _decompress(message: tensor_pb2.Tensor, size: int) -> bytes:
@@ -93,9 +119,17 @@ def _decompress(message: tensor_pb2.Tensor, size: int) -> bytes:
         case tensor_pb2.COMPRESSION_NONE:
             return message.data
         case tensor_pb2.COMPRESSION_ZSTD:
-            try:
-                return zstandard.ZstdDecompressor().decompress(message.data, max_output_size=size)
-            except zstandard.ZstdError as error:
-                raise WireError("tensor", f"array {message.name!r}: {error}") from None
+            return _decompress_zstd(message, size)
         case _:
             raise WireError("tensor", f"array {message.name!r}: unknown compression")
+
+
+def _decompress_zstd(message: tensor_pb2.Tensor, size: int) -> bytes:
+    data = message.data
+    try:
+        # The library allocates what the frame says, whatever the limit it is given.
+        if zstandard.frame_content_size(data) != size:
+            raise WireError("tensor", f"array {message.name!r} does not unpack to {size} bytes")
+        return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise WireError("tensor", f"array {message.name!r}: {error}") from None

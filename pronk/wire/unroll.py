@@ -7,7 +7,7 @@ it has `valid = False`. Row t is the first of an episode where `reset` (row 0) o
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,7 @@ class UnrollHeader:
     sequence: int
 
 
-@dataclass(frozen=True)
-class Episode:
+class Episode(NamedTuple):
     """A finished episode of one slot.
 
     `steps` counts agent decisions, `frames` environment frames (action repeat included), `number`
