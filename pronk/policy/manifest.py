@@ -9,7 +9,8 @@ from pronk.errors import Misconfigured
 from pronk.policy.signature import Port
 from pronk.wire.spec import EnvironmentSpec
 
-FORMAT = "pronk-policy/1"
+FINGERPRINT_COLUMNS = 64
+"""Columns of each output that a fingerprint keeps: enough to tell versions apart, and bounded."""
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -20,7 +21,7 @@ class Manifest(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="strings"
     )
 
-    format: Literal["pronk-policy/1"] = FORMAT
+    format: Literal["pronk-policy/1"] = "pronk-policy/1"
     """Layout of this manifest and of the policy's folder."""
     policy: str
     """Name of the policy."""
@@ -52,7 +53,7 @@ class Manifest(BaseModel):
     """Hash of the probe batch: the inputs that the fingerprint is taken on."""
     fingerprint: dict[str, list[list[float]]]
     """Distribution parameters and value on the probe batch, as torch computed them: {output:
-    [rows, columns]}, at most `FINGERPRINT_COLUMNS` columns each."""
+    [rows, columns]}, at most FINGERPRINT_COLUMNS columns each."""
 
     @property
     def blobs(self) -> tuple[str, ...]:

@@ -1,0 +1,91 @@
+"""Observations of any dtype and shape → float tensors that layers can take."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pronk.wire.spec import ArraySpec
+
+_ONE_HOT_LIMIT = 4096
+_SMALLEST_PLANE = 16
+
+
+def is_image(array: ArraySpec) -> bool:
+    """An image has three axes, or two of which none is short (a grey frame)."""
+    if len(array.shape) == 2:
+        return min(array.shape) >= _SMALLEST_PLANE
+    return len(array.shape) == 3
+
+
+def image_size(array: ArraySpec) -> tuple[int, int, int]:
+    """(channels, height, width) of an image.
+
+    Three axes are channels-first where the first is the shortest, else channels-last: (4, 84, 84)
+    is a stack of four frames, (7, 7, 3) and (10, 10, 10) have their channels last.
+    """
+    if len(array.shape) == 2:
+        return 1, *array.shape
+    if _channels_first(array):
+        return array.shape[0], array.shape[1], array.shape[2]
+    return array.shape[2], array.shape[0], array.shape[1]
+
+
+def to_image(array: ArraySpec, obs: Tensor, scale: float | None = None) -> Tensor:
+    """[M, *shape] → [M, C, H, W] float; integers are multiplied by `scale`."""
+    if len(array.shape) == 2:
+        obs = obs.unsqueeze(1)
+    elif not _channels_first(array):
+        obs = obs.permute(0, 3, 1, 2)
+    return _to_float(array, obs, scale)
+
+
+def vector_size(arrays: Sequence[ArraySpec]) -> int:
+    """Width of `to_vector`."""
+    return sum(_categories(array) * math.prod(array.shape) for array in arrays)
+
+
+def to_vector(
+    arrays: Sequence[ArraySpec], obs: dict[str, Tensor], scale: float | None = None
+) -> Tensor:
+    """{name: [M, …]} → [M, F]: flattened and concatenated.
+
+    Bounded int32 and int64 observations without image shape (Gymnasium's Discrete and
+    MultiDiscrete) are categories and become one-hot; other integers are multiplied by `scale`.
+    """
+    parts = []
+    for array in arrays:
+        flat = obs[array.name].flatten(1) if array.shape else obs[array.name].unsqueeze(1)
+        count = _categories(array)
+        if count > 1:
+            values = torch.arange(count, device=flat.device) + int(array.low)
+            parts.append((flat.unsqueeze(2) == values).flatten(1).float())
+        else:
+            parts.append(_to_float(array, flat, scale))
+    return torch.cat(parts, 1)
+
+
+def _channels_first(array: ArraySpec) -> bool:
+    return array.shape[0] < min(array.shape[1:])
+
+
+def _to_float(array: ArraySpec, obs: Tensor, scale: float | None) -> Tensor:
+    """Float observations as they are; integers times `scale`, by default 1 / their upper bound."""
+    kind = np.dtype(array.dtype).kind
+    obs = obs.float()
+    if kind == "f":
+        return obs
+    if scale is None:
+        scale = 1 / array.high if 1 < array.high < math.inf and kind != "b" else 1.0
+    return obs if scale == 1 else obs * scale
+
+
+def _categories(array: ArraySpec) -> int:
+    """Width of the one-hot code of every element; 1 where elements are numbers."""
+    bounded = math.isfinite(array.low) and math.isfinite(array.high)
+    if array.dtype not in ("int32", "int64") or not bounded or len(array.shape) > 1:
+        return 1
+    count = int(array.high - array.low) + 1
+    return count if count * math.prod(array.shape) <= _ONE_HOT_LIMIT else 1
