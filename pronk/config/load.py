@@ -1,6 +1,5 @@
 """YAML file and `--set` overrides → validated `Experiment`, with errors that say what to do."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -10,6 +9,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pronk.config.explain import explain
+from pronk.config.reader import read
 from pronk.config.schema import Experiment, Free
 from pronk.errors import Misconfigured
 
@@ -39,17 +40,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 def parse(text: str, overrides: Sequence[str] = (), *, source: str = "experiment") -> Experiment:
     """Read an experiment from YAML text; see `load`."""
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+        data = read(text)
+    except ValueError as error:
+        raise ConfigError(f"{source} is not an experiment in YAML: {error}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{source}: expected a mapping of keys, found {type(data).__name__}")
+        found = "nothing" if data is None else f"a {type(data).__name__}"
+        raise ConfigError(f"{source}: expected an experiment (name, env, …), found {found}")
     for override in overrides:
         _apply(data, override)
     try:
         return Experiment.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error)}") from None
+        raise ConfigError(f"{source}: {explain(error, Experiment)}") from None
 
 
 def dump(experiment: Experiment) -> str:
@@ -103,28 +105,6 @@ def _apply(data: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override}: {part} is a value, not a section")
         section = child
     try:
-        section[path[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: the value is not YAML") from None
-
-
-def _explain(error: ValidationError) -> str:
-    first, *rest = error.errors(include_url=False)
-    key = ".".join(str(part) for part in first["loc"])
-    more = f" (and {len(rest)} more)" if rest else ""
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {key}{_suggest(key)}{more}"
-    if first["type"] == "missing":
-        return f"{key} is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    return f"{key}: {message}, found {first['input']!r}{more}" if key else f"{message}{more}"
-
-
-def _suggest(key: str) -> str:
-    known = [*fixed_keys(), *{k.rpartition(".")[0] for k in fixed_keys()} - {""}]
-    by_leaf = {k.rpartition(".")[2]: k for k in known}
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    leaf = difflib.get_close_matches(key.rpartition(".")[2], by_leaf, n=1, cutoff=0.75)
-    best = near or [by_leaf[name] for name in leaf]
-    return f"; did you mean {best[0]}?" if best else ""
+        section[path[-1]] = read(value)
+    except ValueError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML: {error}") from None

@@ -3,26 +3,49 @@
 Every field is documented here and in `docs/configuration.md` (generated from this module). Where
 things run (addresses, credentials) is not part of it: that comes from `PRONK_*` variables.
 
-A field marked `Resume.FREE` may change when a run is resumed; the hash of all others is the
+A field marked `FREE` may change when a run is resumed; the hash of all others is the
 experiment hash, which every unroll and every member carries.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class Free:
     """Marks a field that may change when a run is resumed."""
 
 
+def _number(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise ValueError("expected a number")
+    return value
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", value):
+        raise ValueError("a name is lower-case letters, digits, '.', '_' and '-', at most 63")
+    return value
+
+
+def _module_path(value: str) -> str:
+    if not re.fullmatch(r"[\w.]+:\w+", value):
+        raise ValueError("expected module:Class")
+    return value
+
+
 FREE = Free()
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-PolicyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Integer = Annotated[int, BeforeValidator(_number)]
+Count = Annotated[Integer, Field(ge=1)]
+Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Real, Field(gt=0)]
+NotNegative = Annotated[Real, Field(ge=0)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+Flag = Annotated[bool, Field(strict=True)]
+PolicyName = Annotated[str, AfterValidator(_name)]
+ModulePath = Annotated[str, AfterValidator(_module_path)]
 
 
 class Section(BaseModel):
@@ -43,7 +66,7 @@ class Vectorization(StrEnum):
 class WrapperConfig(Section):
     """A Gymnasium wrapper around every single environment."""
 
-    id: str
+    id: ModulePath
     """`module:Class`, for example `minigrid.wrappers:ImgObsWrapper`."""
     kwargs: dict[str, Any] = {}
     """Keyword arguments of the wrapper."""
@@ -52,7 +75,7 @@ class WrapperConfig(Section):
 class EnvConfig(Section):
     """The environment."""
 
-    id: str
+    id: Annotated[str, Field(min_length=1)]
     """A Gymnasium id (`CartPole-v1`, `ALE/Pong-v5`, `MinAtar/Breakout-v0`), or `module:function`
     that returns a Gymnasium environment."""
     kwargs: dict[str, Any] = {}
@@ -65,6 +88,12 @@ class EnvConfig(Section):
     slot a process: worth it only where one step takes over a millisecond."""
     max_episode_steps: Count | None = None
     """Truncate episodes after this many decisions; default: the environment's own limit."""
+
+    @model_validator(mode="after")
+    def _native_takes_no_wrappers(self) -> Self:
+        if self.vectorization is Vectorization.NATIVE and self.wrappers:
+            raise ValueError("env.vectorization: native environments take no wrappers; use sync")
+        return self
 
 
 class CoreKind(StrEnum):
@@ -86,13 +115,13 @@ class NetworkConfig(Section):
     """Memory: `none` or `lstm`."""
     core_size: Count = 256
     """Width of the core."""
-    last_action: bool = False
+    last_action: Flag = False
     """Feed the last action to the core (or the heads) beside the torso's features."""
-    last_reward: bool = False
+    last_reward: Flag = False
     """Feed the last reward, clipped to [-1, 1]."""
-    normalise_observations: bool = False
+    normalise_observations: Flag = False
     """Standardise float observations by running statistics that live inside the policy."""
-    separate_value: bool = False
+    separate_value: Flag = False
     """Give the value its own torso instead of sharing the policy's."""
 
 
@@ -134,9 +163,9 @@ class AlgorithmConfig(Section):
     """T: transitions per unroll."""
     batch_size: Count = 32
     """B: slots per update."""
-    discount: Annotated[float, Field(ge=0, le=1)] = 0.99
+    discount: Share = 0.99
     """γ."""
-    lambda_: Annotated[float, Field(ge=0, le=1, alias="lambda")] = 1.0
+    lambda_: Annotated[Share, Field(alias="lambda")] = 1.0
     """λ of V-trace's trace coefficients."""
     rho_bar: Positive = 1.0
     """ρ̄: clip of the importance weight in the value target."""
@@ -153,6 +182,15 @@ class AlgorithmConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer."""
 
+    @model_validator(mode="after")
+    def _traces_are_not_above_weights(self) -> Self:
+        if self.c_bar > self.rho_bar:
+            raise ValueError(
+                f"algorithm.c_bar: V-trace needs c_bar ≤ rho_bar, found {self.c_bar} > "
+                f"{self.rho_bar}"
+            )
+        return self
+
 
 class PolicyConfig(Section):
     """One policy of the experiment; what is left out is the experiment's own."""
@@ -168,17 +206,17 @@ class PolicyConfig(Section):
 class ActorConfig(Section):
     """Actors."""
 
-    count: Annotated[Annotated[int, Field(ge=1, le=10_000)], FREE] = 2
+    count: Annotated[Integer, Field(ge=1, le=10_000), FREE] = 2
     """Actors that `pronk up` starts; elsewhere a Deployment or Compose decides."""
-    slots: Annotated[int, Field(ge=1, le=4096)] = 32
+    slots: Annotated[Integer, Field(ge=1, le=4096)] = 32
     """Environments per actor."""
     engine: Literal["onnx", "torch"] = "onnx"
     """`onnx` needs no torch; `torch` (extra `actor-torch`) runs networks that do not export."""
     threads: Annotated[Count, FREE] = 1
     """Threads of the inference engine."""
-    lockstep: bool = False
+    lockstep: Flag = False
     """Act once per version and train once per unroll: with one actor the run repeats exactly."""
-    ship_distribution: bool = False
+    ship_distribution: Flag = False
     """Send the behaviour's distribution parameters with every unroll."""
 
 
@@ -187,7 +225,7 @@ class BufferConfig(Section):
 
     max_entries: Annotated[Count, FREE] = 64
     """Unrolls per policy that may wait."""
-    max_bytes: Annotated[Annotated[int, Field(ge=1 << 20)], FREE] = 256 << 20
+    max_bytes: Annotated[Integer, Field(ge=1 << 20), FREE] = 256 << 20
     """Bytes per policy that may wait; at most 70 % of Redis' memory cap."""
 
 
@@ -215,7 +253,7 @@ class StopConfig(Section):
     """Learned environment frames."""
     seconds: Annotated[Positive | None, FREE] = None
     """Training time, resumed parts included."""
-    return_mean: Annotated[float | None, FREE] = None
+    return_mean: Annotated[Real | None, FREE] = None
     """Mean return of the last `return_episodes` episodes reaches it."""
     return_episodes: Annotated[Count, FREE] = 100
     """Episodes that the mean is taken over."""
@@ -226,7 +264,7 @@ class Experiment(Section):
 
     name: Annotated[PolicyName, FREE]
     """Names the run directory and the run."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[Integer, Field(ge=0, lt=2**63)] = 0
     """Makes environments, sampling and initial weights repeatable."""
     env: EnvConfig
     """The environment."""
@@ -253,9 +291,28 @@ class Experiment(Section):
             raise ValueError(
                 f"actor.slots: {self.actor.slots} slots cannot serve {len(self.policies)} policies"
             )
+        self._check_unroll_lengths()
+        self._check_buffer()
         if self.actor.lockstep:
             self._check_lockstep()
         return self
+
+    def _check_unroll_lengths(self) -> None:
+        lengths = {self.algorithm_of(name).unroll_length for name in self.policies}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"policies: all act in the same actors and need one unroll_length, found {lengths}"
+            )
+
+    def _check_buffer(self) -> None:
+        for name in self.policies:
+            batch, slots = self.algorithm_of(name).batch_size, self.slots_of(name)
+            if batch > (room := self.buffer.max_entries * slots):
+                raise ValueError(
+                    f"algorithm.batch_size: a batch of {batch} slots never fits the buffer of "
+                    f"policy {name!r}, which holds {self.buffer.max_entries} unrolls of {slots} "
+                    f"slots ({room}): raise buffer.max_entries to {-(-batch // slots)} or more"
+                )
 
     def _check_lockstep(self) -> None:
         for name in self.policies:
