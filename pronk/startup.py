@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-from pronk.errors import Misconfigured
+from pronk.errors import Fenced, Misconfigured
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -61,7 +61,11 @@ def stop_on_signals() -> threading.Event:
 
 
 def run_service(main: Callable[[threading.Event], None]) -> None:
-    """Tune the process, run `main(stop)` and end: 0, or 2 with one line when misconfigured."""
+    """Tune the process, run `main(stop)` and end the process.
+
+    Status 0 when it returns; 2 with one line when it is misconfigured; 1 with one line when another
+    learner took over; a traceback and 1 for anything that should not happen.
+    """
     tune_allocator()
     stop = stop_on_signals()
     try:
@@ -69,3 +73,6 @@ def run_service(main: Callable[[threading.Event], None]) -> None:
     except Misconfigured as error:
         print(f"pronk: {error}", file=sys.stderr)
         sys.exit(2)
+    except Fenced as error:
+        print(f"pronk: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -3,9 +3,9 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from pronk_learner.batcher import Batcher
 
 from pronk.wire.unroll import Unroll, UnrollHeader
-from pronk_learner.batcher import Batcher
 
 
 def make_unroll(member: str, sequence: int, slots: int, length: int = 2) -> Unroll:

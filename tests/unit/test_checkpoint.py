@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from pronk_learner import checkpoint
 from pronk_learner.checkpoint import Checkpoint, Counters
 

@@ -1,11 +1,11 @@
 """When a run is over, and what it says of itself."""
 
 import pytest
+from pronk_learner.checkpoint import Counters
+from pronk_learner.progress import Progress
 
 from pronk.config.schema import StopConfig
 from pronk.wire.unroll import Episode
-from pronk_learner.checkpoint import Counters
-from pronk_learner.progress import Progress
 
 
 def episodes(*returns: float) -> list[Episode]:

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from typing import Self
 
 from pronk.telemetry import logs, metrics
 from pronk.transport.buffer import Consumer, Entry
@@ -29,11 +30,11 @@ class Ingest:
         self.failure: BaseException | None = None
         self.refused = 0
 
-    def start(self) -> None:
-        """Begin to read."""
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the thread; what it read and nobody took stays unacknowledged in the buffer."""
         self._stop.set()
         self._thread.join(timeout=5)
@@ -57,7 +58,7 @@ class Ingest:
                 for entry in self._consumer.read(_READ_ENTRIES, _BLOCK_MS):
                     self._take(entry)
         except Exception as error:
-            logs.get().exception("ingest has died")
+            logs.get().exception("ingest_died")
             self.failure = error
 
     def _take(self, entry: Entry) -> None:
@@ -67,7 +68,7 @@ class Ingest:
         except WireError as error:
             self.refused += 1
             metrics.UNROLLS_REFUSED.labels(self._expectation.policy, error.reason).inc()
-            logs.get().warning("unroll refused", reason=error.reason, detail=str(error))
+            logs.get().warning("unroll_refused", reason=error.reason, detail=str(error))
             self._consumer.ack([entry.id])
             return
         while not self._stop.is_set():

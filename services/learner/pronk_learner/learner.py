@@ -14,7 +14,9 @@ from pronk.config.schema import AlgorithmConfig
 from pronk.rl.batch import SlotGroup, assemble
 from pronk.telemetry import logs, metrics
 from pronk.transport.buffer import Consumer
+from pronk.transport.membership import Membership
 from pronk.wire.spec import EnvironmentSpec
+from pronk.wire.v1 import registry_pb2 as pb
 from pronk_learner import checkpoint
 from pronk_learner.batcher import Batcher, Draw
 from pronk_learner.ingest import Ingest
@@ -59,6 +61,7 @@ class Learner:
     def __init__(
         self,
         assignment: Assignment,
+        membership: Membership,
         trainer: Trainer,
         progress: Progress,
         consumer: Consumer,
@@ -66,6 +69,7 @@ class Learner:
         publisher: Publisher,
     ) -> None:
         self._assignment = assignment
+        self._membership = membership
         self._experiment = assignment.experiment
         self._policy = assignment.policy
         self._trainer = trainer
@@ -97,14 +101,28 @@ class Learner:
         self._count_time(waiting=drawn - started)
         if draw is None:
             return False
+        self._check_fence()
         self._train(draw)
         if self._experiment.actor.lockstep:
             self._publisher.flush(stop)
         self._count_time(busy=time.perf_counter() - drawn)
         return True
 
+    def version(self) -> pb.Version:
+        """The version that the weights are now."""
+        return pb.Version(
+            policy=self._policy,
+            epoch=self._assignment.epoch,
+            number=self._progress.counters.version,
+        )
+
     def save(self) -> None:
-        """Write a checkpoint; a full disk is told and counted, and training goes on."""
+        """Write a checkpoint; a full disk is told and counted, and training goes on.
+
+        Raises:
+            Fenced: another learner has taken over the policy.
+        """
+        self._check_fence()
         try:
             checkpoint.save(
                 self._assignment.folder / "checkpoints",
@@ -119,7 +137,7 @@ class Learner:
             )
         except OSError as error:
             metrics.CHECKPOINT_FAILURES.labels(self._policy).inc()
-            logs.get().error("checkpoint not written", reason=str(error))
+            logs.get().error("checkpoint_not_written", why=str(error))
 
     def row(self) -> dict[str, Any]:
         """The newest numbers, for the journal."""
@@ -155,6 +173,9 @@ class Learner:
             metrics.RHO_CLIPPED_SHARE.labels(self._policy).set(row["rho_clipped_share"])
         return row
 
+    def _check_fence(self) -> None:
+        self._membership.check_epoch(self._policy, self._assignment.epoch)
+
     def _draw(self) -> Draw | None:
         while (draw := self._batcher.draw()) is None:
             item = self._ingest.get(timeout=_WAIT_SECONDS)
@@ -173,7 +194,7 @@ class Learner:
             self._count_update(draw)
         else:
             metrics.UPDATES_SKIPPED.labels(self._policy, "non_finite").inc()
-            logs.get().warning("update skipped", reason="non-finite gradient")
+            logs.get().warning("update_skipped", why="non-finite gradient")
         self._consumer.ack(list(draw.finished))
         if update.applied and counters.updates % self._experiment.learner.publish_every == 0:
             self.publish()

@@ -5,14 +5,14 @@ waits for it (except in lock step, where `flush` does).
 """
 
 import threading
-import time
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
 from pronk.errors import Fenced
 from pronk.policy.bundle import Bundle
-from pronk.policy.export import Exporter
+from pronk.policy.export import Diverged, Exporter
 from pronk.telemetry import logs, metrics
 from pronk.transport.policies import PolicyPublisher
 
@@ -38,14 +38,20 @@ class Publisher:
         self._waiting: Snapshot | None = None
         self._busy = False
         self._closed = False
-        self._republish = False
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self.newest: Bundle | None = None
         self.failure: BaseException | None = None
 
-    def start(self) -> None:
-        """Begin to publish."""
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the thread after the version that is under way."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout=5)
 
     def submit(self, snapshot: Snapshot) -> None:
         """Publish a snapshot soon, in place of one that still waits.
@@ -59,12 +65,6 @@ class Publisher:
             self._waiting = snapshot
             self._changed.notify_all()
 
-    def republish(self) -> None:
-        """Send the newest policy again: the server lost it."""
-        with self._changed:
-            self._republish = True
-            self._changed.notify_all()
-
     def flush(self, stop: threading.Event) -> None:
         """Wait until everything submitted is published; return early when `stop` is set."""
         with self._changed:
@@ -74,13 +74,6 @@ class Publisher:
                 self._changed.wait(timeout=0.2)
         self._raise_failure()
 
-    def close(self) -> None:
-        """End the thread after the policy that is under way."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._thread.join(timeout=5)
-
     def _raise_failure(self) -> None:
         if isinstance(self.failure, Fenced):
             raise self.failure
@@ -89,35 +82,33 @@ class Publisher:
 
     def _run(self) -> None:
         try:
-            while (work := self._next()) is not None:
-                snapshot, again = work
-                if snapshot is not None:
-                    self._publish(snapshot)
-                elif again and self.newest is not None:
-                    self._client.publish(self.newest)
+            while (snapshot := self._next()) is not None:
+                self._publish(snapshot)
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
         except Exception as error:
-            logs.get().error("publishing has ended", reason=str(error))
-            metrics.PUBLISH_FAILURES.labels(self._policy).inc()
+            logs.get().error("publishing_ended", why=str(error))
             self.failure = error
 
-    def _next(self) -> tuple[Snapshot | None, bool] | None:
+    def _next(self) -> Snapshot | None:
         with self._changed:
-            while not (self._waiting or self._republish or self._closed):
-                self._changed.wait()
-            if self._closed and not self._waiting:
-                return None
-            snapshot, again = self._waiting, self._republish
-            self._waiting, self._republish, self._busy = None, False, True
-            return snapshot, again
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            snapshot, self._waiting = self._waiting, None
+            self._busy = snapshot is not None
+            return snapshot
 
     def _publish(self, snapshot: Snapshot) -> None:
-        started = time.perf_counter()
-        bundle = self._exporter.bundle(
-            snapshot.weights, snapshot.epoch, snapshot.number, snapshot.frames
-        )
-        self._client.publish(bundle)
-        self.newest = bundle
-        metrics.PUBLISH_SECONDS.labels(self._policy).observe(time.perf_counter() - started)
+        try:
+            bundle = self._exporter.bundle(
+                snapshot.weights,
+                epoch=snapshot.epoch,
+                number=snapshot.number,
+                frames=snapshot.frames,
+            )
+        except Diverged as error:
+            metrics.PUBLISH_FAILURES.labels(self._policy).inc()
+            logs.get().error("version_not_made", number=snapshot.number, why=str(error))
+            return
+        if self._client.publish(bundle):
+            self.newest = bundle

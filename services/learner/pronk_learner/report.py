@@ -30,7 +30,7 @@ class Journal:
         path.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
         purge = kept[-1]["frames"] + 1 if kept else 0
-        self._board = SummaryWriter(str(folder), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(folder), purge_step=purge)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row; it has `frames` and `updates`, and None where a value is not known."""
@@ -38,12 +38,12 @@ class Journal:
         self._file.flush()
         for name, value in row.items():
             if isinstance(value, int | float) and name not in ("frames", "time"):
-                self._board.add_scalar(name, value, row["frames"])  # type: ignore[no-untyped-call]
+                self._board.add_scalar(name, value, row["frames"])
 
     def close(self) -> None:
         """Flush and close the files."""
         self._file.close()
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -104,9 +104,18 @@ def hardware() -> dict[str, Any]:
         processor = models[0].partition(":")[2].strip() if models else processor
     return {
         "processor": processor,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _cores() -> int | None:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def commit() -> str | None:

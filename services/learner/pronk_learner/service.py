@@ -1,36 +1,38 @@
 """Wires the learner to its neighbours and runs it until it is told to leave."""
 
 import threading
-import time
-from collections import deque
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
+import grpc
 import torch
 
 from pronk.config import Experiment, experiment_hash
-from pronk.errors import Fenced, Misconfigured
+from pronk.errors import Misconfigured
 from pronk.nets.network import PolicyNetwork, build
 from pronk.policy.export import Exporter
 from pronk.telemetry import logs, metrics
-from pronk.transport.buffer import BufferKeys, Consumer
+from pronk.transport import settings as environment
+from pronk.transport.buffer import BufferKeys, Consumer, await_server
 from pronk.transport.channels import connect
+from pronk.transport.cluster import grant_epoch, wait_for_spec
 from pronk.transport.health import Health
 from pronk.transport.membership import Membership
-from pronk.transport.policies import PolicyPublisher, grant_epoch, wait_for_spec
+from pronk.transport.policies import PolicyPublisher
 from pronk.transport.redis import connect as connect_redis
 from pronk.transport.settings import Settings
 from pronk.wire.spec import EnvironmentSpec
-from pronk.wire.v1 import registry_pb2
+from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.validate import Expectation
-from pronk_learner import checkpoint, curve, report
+from pronk_learner import checkpoint
 from pronk_learner.ingest import Ingest
-from pronk_learner.learner import Learner
+from pronk_learner.learner import Assignment, Learner
 from pronk_learner.progress import Progress
 from pronk_learner.publisher import Publisher
+from pronk_learner.session import Session
 from pronk_learner.trainer import Trainer
 
-_JOURNAL_SECONDS = 1.0
+_UNROLLS_AHEAD = 8
 
 
 def serve(experiment: Experiment, policy: str | None, stop: threading.Event) -> None:
@@ -40,28 +42,24 @@ def serve(experiment: Experiment, policy: str | None, stop: threading.Event) -> 
         Misconfigured: the experiment, the run directory or the neighbours do not fit.
         Fenced: another learner has taken over.
     """
-    settings = Settings()
+    settings = environment.load()
     policy = _only_policy(experiment, policy)
     logs.setup("learner", settings.log_level)
-    metrics.serve(*settings.metrics_address)
-    with Health(settings.health_listen) as health:
-        channel = connect(settings)
+    metrics.serve(settings.metrics_listen.host, settings.metrics_listen.port)
+    with closing(Health(settings.health_listen)) as health, closing(connect(settings)) as channel:
         membership = Membership(
-            channel,
-            registry_pb2.MEMBER_KIND_LEARNER,
-            experiment_hash(experiment),
-            [policy],
+            channel, pb.MEMBER_KIND_LEARNER, experiment_hash(experiment), [policy]
         )
         try:
-            if membership.join(stop, health.beat):
+            if membership.join(stop):
                 _train(experiment, policy, settings, channel, membership, health, stop)
+                membership.check()
         finally:
             membership.leave()
-            channel.close()
 
 
 def learner_folder(run_dir: Path, experiment: Experiment, policy: str) -> Path:
-    """Where a policy's learner writes: the run directory, or a folder in it if there are several."""
+    """Where a policy's learner writes: the run directory; a folder in it if there are several."""
     return run_dir if len(experiment.policies) == 1 else run_dir / policy
 
 
@@ -83,23 +81,26 @@ def _train(
     health: Health,
     stop: threading.Event,
 ) -> None:
-    spec = wait_for_spec(channel, stop, health.beat)
+    spec = wait_for_spec(channel, stop)
     if spec is None:
         return
-    folder = learner_folder(settings.run_dir, experiment, policy)
+    folder = learner_folder(settings.required_run_dir(), experiment, policy)
     network, trainer, progress = prepare(experiment, policy, spec, folder)
-    exporter = Exporter(network, spec, policy, experiment.network_of(policy))
-    grant = grant_epoch(channel, membership.member, policy, stop, health.beat)
+    exporter = Exporter(network, policy, engine=experiment.actor.engine, env=experiment.env)
+    grant = grant_epoch(channel, membership.member, policy, stop)
     if grant is None:
         return
     progress.counters.version = max(progress.counters.version, grant.number_floor) + 1
     assignment = Assignment(experiment, policy, membership.run, grant.epoch, spec, folder)
-    consumer = _open_buffer(settings, assignment)
+    consumer = _open_buffer(settings, assignment, stop)
     ingest = Ingest(consumer, _expectation(assignment, network), _UNROLLS_AHEAD)
-    publisher = Publisher(exporter, PolicyPublisher(channel, membership.member, stop), policy)
-    learner = Learner(assignment, trainer, progress, consumer, ingest, publisher)
+    client = PolicyPublisher(channel, membership.member, stop)
+    membership.on_newest(client.reconcile)
+    publisher = Publisher(exporter, client, policy)
+    learner = Learner(assignment, membership, trainer, progress, consumer, ingest, publisher)
+    session = Session(assignment, channel, membership, learner, progress, publisher, ingest, health)
     with ingest, publisher:
-        Session(assignment, membership, learner, progress, publisher, ingest, health).run(stop)
+        session.run(stop)
 
 
 def prepare(
@@ -123,10 +124,27 @@ def prepare(
     return network, trainer, Progress(experiment.stop, counters)
 
 
-def _open_buffer(settings: Settings, assignment: Assignment) -> Consumer:
-    """The buffer, with what dead learners of older epochs left unacknowledged."""
-    keys = BufferKeys(assignment.run, assignment.policy)
-    return Consumer(connect_redis(settings.redis_url), keys, consumer_name(assignment.epoch))
+def _open_buffer(settings: Settings, assignment: Assignment, stop: threading.Event) -> Consumer:
+    """The buffer, and in it what the learners of older epochs left unacknowledged."""
+    client = connect_redis(settings.redis_url.get_secret_value())
+    policies = len(assignment.experiment.policies)
+    await_server(client, policies * assignment.experiment.buffer.max_bytes, stop)
+    consumer = Consumer(
+        client, BufferKeys(assignment.run, assignment.policy), consumer_name(assignment.epoch)
+    )
+    # A newer epoch was granted: every older consumer is dead or fenced.
+    consumer.claim_from(name for name in consumer.names() if epoch_of(name) < assignment.epoch)
+    return consumer
+
+
+def consumer_name(epoch: int, rank: int = 0) -> str:
+    """Name of a learner in its buffer's group."""
+    return f"epoch-{epoch}-rank-{rank}"
+
+
+def epoch_of(name: str) -> int:
+    """The epoch in a consumer's name."""
+    return int(name.split("-")[1])
 
 
 def _expectation(assignment: Assignment, network: PolicyNetwork) -> Expectation:

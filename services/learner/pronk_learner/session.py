@@ -3,11 +3,16 @@
 import shutil
 import threading
 import time
+from contextlib import closing
+
+import grpc
 
 from pronk.telemetry import logs
+from pronk.transport.cluster import cut_release, set_run_state
 from pronk.transport.health import Health
 from pronk.transport.membership import Membership
-from pronk.wire.v1 import registry_pb2
+from pronk.transport.retry import details_of
+from pronk.wire.v1 import registry_pb2 as pb
 from pronk_learner import curve, report
 from pronk_learner.ingest import Ingest
 from pronk_learner.learner import Assignment, Learner
@@ -24,6 +29,7 @@ class Session:
     def __init__(
         self,
         assignment: Assignment,
+        channel: grpc.Channel,
         membership: Membership,
         learner: Learner,
         progress: Progress,
@@ -32,6 +38,7 @@ class Session:
         health: Health,
     ) -> None:
         self._assignment = assignment
+        self._channel = channel
         self._membership = membership
         self._learner = learner
         self._progress = progress
@@ -41,9 +48,7 @@ class Session:
         self._journal = report.Journal(assignment.folder, progress.counters.updates)
         self._started = time.monotonic() - progress.counters.seconds
         self._next_tick = 0.0
-        self._next_checkpoint = (
-            time.monotonic() + assignment.experiment.learner.checkpoint_seconds
-        )
+        self._next_checkpoint = time.monotonic() + assignment.experiment.learner.checkpoint_seconds
 
     def run(self, stop: threading.Event) -> None:
         """Train, finish and idle until `stop` is set.
@@ -51,23 +56,22 @@ class Session:
         Raises:
             Fenced: another learner has taken over; nothing more is written.
         """
-        self._membership.on_server_change(self._publisher.republish)
-        self._learner.publish()
-        self._publisher.flush(stop)
-        self._health.set_ready(True)
-        reason = self._train(stop)
-        self._finish(reason, stop)
+        with closing(self._journal):
+            self._learner.publish()
+            self._publisher.flush(stop)
+            self._health.set_ready(True)
+            reason = self._train(stop)
+            self._finish(reason, stop)
         while not stop.wait(_IDLE_SECONDS):
             self._health.beat()
             self._report()
-        self._journal.close()
 
     def _train(self, stop: threading.Event) -> str | None:
         """Train until the stop condition (its reason is returned) or until `stop` (None)."""
         reason = self._progress.stop_reason()
-        if reason is None and self._membership.run_state != registry_pb2.RUN_STATE_RUNNING:
+        if reason is None and self._membership.run_state != pb.RUN_STATE_RUNNING:
             # A finished run whose stop condition was raised since.
-            self._membership.set_run_state(registry_pb2.RUN_STATE_RUNNING, "resumed", stop)
+            self._set_state(pb.RUN_STATE_RUNNING, "resumed", stop)
         while reason is None and not stop.is_set():
             trained = self._learner.step(stop)
             self._health.beat()
@@ -85,24 +89,32 @@ class Session:
         if self._progress.counters.updates:
             self._journal.write(self._learner.row())
         if now >= self._next_checkpoint:
-            self._next_checkpoint = (
-                now + self._assignment.experiment.learner.checkpoint_seconds
-            )
+            self._next_checkpoint = now + self._assignment.experiment.learner.checkpoint_seconds
             self._learner.save()
 
     def _finish(self, reason: str | None, stop: threading.Event) -> None:
         """Leave a policy, a checkpoint, a curve and a summary; say FINISHED where it is."""
         self._tick()
         self._learner.save()
-        self._learner.publish()
-        self._publisher.flush(_deadline(stop, reason))
+        if reason is not None:
+            self._learner.publish()
+            self._publisher.flush(stop)
         self._leave_policy()
         self._write_report(reason)
         if reason is not None:
-            version = self._learner.version()
-            self._membership.cut_release(version, reason, stop)
-            self._membership.set_run_state(registry_pb2.RUN_STATE_FINISHED, reason, stop)
+            self._release(reason, stop)
+            self._set_state(pb.RUN_STATE_FINISHED, reason, stop)
             logs.get().info("finished", reason=reason)
+
+    def _release(self, reason: str, stop: threading.Event) -> None:
+        version = self._learner.version()
+        try:
+            cut_release(self._channel, self._membership.member, version, reason, stop)
+        except grpc.RpcError as error:
+            logs.get().error("release_not_cut", why=details_of(error))
+
+    def _set_state(self, state: pb.RunState.ValueType, reason: str, stop: threading.Event) -> None:
+        set_run_state(self._channel, self._membership.member, state, reason, stop)
 
     def _leave_policy(self) -> None:
         """Keep the newest policy as a folder that `pronk evaluate` and anyone can run."""
@@ -133,7 +145,7 @@ class Session:
         """Tell the parameter server how it goes, with the next heartbeat."""
         counters, meter = self._progress.counters, self._learner.meter
         outlook = self._progress.outlook()
-        stats = registry_pb2.LearnerStats(
+        stats = pb.LearnerStats(
             steps=counters.steps,
             frames=counters.frames,
             updates=counters.updates,

@@ -51,7 +51,7 @@ class Trainer:
     def loss(self, batch: Batch) -> Loss:
         """The loss of a batch on the trainer's device, with its graph."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            params, values = self.network.unroll(
+            rows = self.network.unroll(
                 batch.obs,
                 batch.core_state,
                 batch.last_action,
@@ -60,8 +60,7 @@ class Trainer:
                 batch.task,
                 batch.action_mask,
             )
-        params = {name: value.float() for name, value in params.items()}
-        return impala_loss(self._spec.action, self._config, params, values.float(), batch)
+        return impala_loss(self._spec.action, self._config, rows.params, rows.value, batch)
 
     def update(self, batch: Batch, frames: int) -> Update:
         """Train on a batch; `frames` are those learned before it (they set the learning rate)."""
@@ -95,9 +94,7 @@ class Trainer:
             for key, value in entry.items()
         }
 
-    def restore(
-        self, weights: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]
-    ) -> None:
+    def restore(self, weights: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]) -> None:
         """Go back to saved weights and optimizer state."""
         self.network.load_state_dict(weights)
         state: dict[int, dict[str, Any]] = {}
