@@ -37,12 +37,12 @@ def _module_path(value: str) -> str:
 
 
 FREE = Free()
-Integer = Annotated[int, BeforeValidator(_number)]
-Count = Annotated[Integer, Field(ge=1)]
-Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Positive = Annotated[Real, Field(gt=0)]
-NotNegative = Annotated[Real, Field(ge=0)]
-Share = Annotated[Real, Field(ge=0, le=1)]
+NUMBER = BeforeValidator(_number)
+Count = Annotated[int, Field(ge=1), NUMBER]
+Real = Annotated[float, Field(allow_inf_nan=False), NUMBER]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER]
 Flag = Annotated[bool, Field(strict=True)]
 PolicyName = Annotated[str, AfterValidator(_name)]
 ModulePath = Annotated[str, AfterValidator(_module_path)]
@@ -206,9 +206,9 @@ class PolicyConfig(Section):
 class ActorConfig(Section):
     """Actors."""
 
-    count: Annotated[Integer, Field(ge=1, le=10_000), FREE] = 2
+    count: Annotated[int, Field(ge=1, le=10_000), NUMBER, FREE] = 2
     """Actors that `pronk up` starts; elsewhere a Deployment or Compose decides."""
-    slots: Annotated[Integer, Field(ge=1, le=4096)] = 32
+    slots: Annotated[int, Field(ge=1, le=4096), NUMBER] = 32
     """Environments per actor."""
     engine: Literal["onnx", "torch"] = "onnx"
     """`onnx` needs no torch; `torch` (extra `actor-torch`) runs networks that do not export."""
@@ -225,7 +225,7 @@ class BufferConfig(Section):
 
     max_entries: Annotated[Count, FREE] = 64
     """Unrolls per policy that may wait."""
-    max_bytes: Annotated[Integer, Field(ge=1 << 20), FREE] = 256 << 20
+    max_bytes: Annotated[int, Field(ge=1 << 20), NUMBER, FREE] = 256 << 20
     """Bytes per policy that may wait; at most 70 % of Redis' memory cap."""
 
 
@@ -264,7 +264,7 @@ class Experiment(Section):
 
     name: Annotated[PolicyName, FREE]
     """Names the run directory and the run."""
-    seed: Annotated[Integer, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63), NUMBER] = 0
     """Makes environments, sampling and initial weights repeatable."""
     env: EnvConfig
     """The environment."""
