@@ -1,5 +1,7 @@
 """The experiment schema: what it accepts, what it says to a person, what the hash covers."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
@@ -9,6 +11,7 @@ from pronk.config import ConfigError, Experiment, dump, experiment_hash, load, p
 from pronk.config.load import fixed_keys
 from pronk.config.schema import PolicyConfig
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 BASE = "name: try\nenv: {id: CartPole-v1}\n"
 
 
@@ -282,3 +285,13 @@ def test_slots_are_shared_out_completely_and_fairly(slots, shares):
     spare = slots - len(policies)
     for each, share in zip(ranges.values(), shares, strict=True):
         assert abs(len(each) - 1 - spare * share / sum(shares)) < 1 + 1e-9
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_that_ships_is_valid_and_ends(path):
+    experiment = load(path)
+
+    assert path.read_text().startswith("# "), "says what it shows"
+    assert experiment.name == path.stem.replace("_", "-")
+    assert experiment.stop.return_mean is not None
+    assert experiment.stop.frames is not None

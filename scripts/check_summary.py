@@ -1,0 +1,51 @@
+"""Say whether a run reached its goal and left what it must: `check_summary.py CONFIG RUN_DIR`."""
+
+import json
+import sys
+from pathlib import Path
+
+from pronk.config import load
+
+KEYS = set(
+    [
+        "run",
+        "env",
+        "algorithm",
+        "seed",
+        "experiment_hash",
+        "commit",
+        "frames",
+        "steps",
+        "seconds",
+        "steps_per_second",
+        "episodes",
+        "return_mean_last_100",
+        "stop_reason",
+        "learner_updates",
+        "mean_lag",
+        "versions",
+        "hardware",
+    ]
+)
+FILES = ("config.yaml", "metrics.jsonl", "curve.png", "checkpoints", "policies", "logs")
+
+
+def faults(config: Path, run: Path) -> list[str]:
+    """What is wrong with a finished run; nothing, when all is well."""
+    goal = load(config).stop.return_mean
+    summary = json.loads((run / "summary.json").read_text())
+    found = [f"{name} is not there" for name in FILES if not (run / name).exists()]
+    found += [
+        f"{run}/{name} is empty" for name in ("policies", "logs") if not any((run / name).iterdir())
+    ]
+    if summary.keys() != KEYS:
+        found.append(f"summary.json: other keys than expected: {sorted(summary.keys() ^ KEYS)}")
+    elif goal is not None and (summary["return_mean_last_100"] or -1e9) < goal:
+        found.append(f"return {summary['return_mean_last_100']} is below the goal of {goal}")
+    return found
+
+
+if __name__ == "__main__":
+    problems = faults(Path(sys.argv[1]), Path(sys.argv[2]))
+    print("\n".join(problems) or "the run reached its goal and left all its files")
+    sys.exit(1 if problems else 0)
