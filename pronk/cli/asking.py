@@ -1,0 +1,113 @@
+"""Asking the parameter server how the cluster is."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from pronk.cli.vitals import Monitor, Vitals
+from pronk.errors import Misconfigured
+from pronk.transport import channels, retry
+from pronk.transport.settings import Address, Settings, parse_address
+from pronk.transport.settings import load as load_settings
+from pronk.wire.v1 import registry_pb2, registry_pb2_grpc
+
+_CALL_SECONDS = 1.0
+_POLL_SECONDS = 0.5
+_REFUSALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+
+
+class Unreachable(RuntimeError):  # noqa: N818 - it reads as what it says
+    """The parameter server does not answer. The message is one line."""
+
+
+@contextmanager
+def remote() -> Iterator[tuple[Address, grpc.Channel]]:
+    """The parameter server that `PRONK_SERVER` names, with credentials from the environment."""
+    settings = load_settings()
+    channel = channels.connect(settings)
+    try:
+        yield settings.server, channel
+    finally:
+        channel.close()
+
+
+@contextmanager
+def local(server: str) -> Iterator[grpc.Channel]:
+    """A parameter server on this machine, without credentials whatever the environment says."""
+    nothing = {"token": None, "token_file": None, "tls_ca": None, "tls_cert": None, "tls_key": None}
+    channel = channels.connect(Settings(server=parse_address(server), **nothing))
+    try:
+        yield channel
+    finally:
+        channel.close()
+
+
+@contextmanager
+def telling_outage(server: Address) -> Iterator[None]:
+    """Turn failed calls into errors that a person understands.
+
+    Raises:
+        Unreachable: nobody answers.
+        Misconfigured: the credentials are refused.
+    """
+    try:
+        yield
+    except grpc.RpcError as error:
+        code = retry.code_of(error)
+        if code in _REFUSALS:
+            raise Misconfigured(
+                f"{server} refuses: {retry.details_of(error)}; see PRONK_TOKEN and PRONK_TLS_CA"
+            ) from None
+        if retry.is_transient(error):
+            raise Unreachable(
+                f"no parameter server answers at {server}: "
+                "start a cluster (`pronk up`) or set PRONK_SERVER"
+            ) from None
+        raise Unreachable(f"{server} answered: {retry.details_of(error)}") from None
+
+
+def ask(channel: grpc.Channel, *, seconds: float = _CALL_SECONDS) -> registry_pb2.GetStatusResponse:
+    """One answer within `seconds`."""
+    stub = registry_pb2_grpc.RegistryServiceStub(channel)
+    return stub.GetStatus(registry_pb2.GetStatusRequest(), timeout=seconds)
+
+
+class Poller:
+    """Asks twice a second in a thread of its own; `newest` is the last answer.
+
+    An outage leaves the last answer as it is.
+    """
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.newest: Vitals | None = None
+        self._channel = channel
+        self._monitor = Monitor()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="status", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start asking."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Stop asking."""
+        self._stop.set()
+        self._thread.join(2 * _CALL_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                answer = ask(self._channel)
+            except grpc.RpcError:
+                pass
+            else:
+                self.newest = self._monitor.observe(answer, time.monotonic())
+            self._stop.wait(_POLL_SECONDS)

@@ -1,0 +1,110 @@
+"""What can be told to be wrong before anything starts.
+
+The environment is built in a process of its own: it may print, hang or crash, and its libraries
+stay out of the supervisor.
+"""
+
+import math
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pronk import config
+from pronk.cli.process import Process, Program, describe_exit
+from pronk.config import Experiment
+from pronk.errors import Misconfigured
+from pronk.wire.spec import ContinuousSpec, EnvironmentSpec
+
+_DEADLINE_SECONDS = 60.0
+_ENTRY_BYTES = 1 << 20
+
+
+def check(experiment: Experiment, stop: threading.Event) -> None:
+    """See that the experiment can run on this machine; returns early once `stop` is set.
+
+    Raises:
+        Misconfigured: the environment cannot be built, or a batch does not fit into the buffer.
+    """
+    with tempfile.TemporaryDirectory(prefix="pronk-") as folder:
+        path = Path(folder) / "experiment.yaml"
+        path.write_text(config.dump(experiment), encoding="utf-8")
+        command = (sys.executable, "-P", "-m", __name__, str(path))
+        process = Process(Program("preflight", command, log=Path(folder) / "preflight.log"))
+        try:
+            status = _wait(process, stop)
+            line = process.last_line()
+        finally:
+            process.kill()
+    if status is None and not stop.is_set():
+        raise Misconfigured(
+            f"env.id: {experiment.env.id} was not ready within {_DEADLINE_SECONDS:g} s"
+        )
+    if status:
+        raise Misconfigured(line or f"env.id: {experiment.env.id} {describe_exit(status)}")
+
+
+def check_buffer(experiment: Experiment, spec: EnvironmentSpec) -> None:
+    """See that the buffer can hold a batch of every policy.
+
+    Raises:
+        Misconfigured: it can not, so that the learner would wait for ever.
+    """
+    for policy in experiment.policies:
+        algorithm, slots = experiment.algorithm_of(policy), experiment.slots_of(policy)
+        slot_bytes = unroll_bytes(spec, algorithm.unroll_length)
+        group = min(slots, max(1, _ENTRY_BYTES // slot_bytes))
+        entries = math.ceil(algorithm.batch_size / group)
+        if entries > experiment.buffer.max_entries:
+            raise Misconfigured(
+                f"algorithm.batch_size: a batch of {algorithm.batch_size} slots takes {entries} "
+                f"unrolls of {group} slots, and the buffer holds {experiment.buffer.max_entries}; "
+                f"set buffer.max_entries to {2 * entries}"
+            )
+        if algorithm.batch_size * slot_bytes > experiment.buffer.max_bytes:
+            raise Misconfigured(
+                f"algorithm.batch_size: a batch of {algorithm.batch_size} slots takes "
+                f"{algorithm.batch_size * slot_bytes} bytes, and the buffer holds "
+                f"{experiment.buffer.max_bytes}; "
+                f"set buffer.max_bytes to {4 * algorithm.batch_size * slot_bytes}"
+            )
+
+
+def unroll_bytes(spec: EnvironmentSpec, unroll_length: int) -> int:
+    """Bytes of one slot's unroll before compression, without the few of its header."""
+    observation = sum(
+        np.dtype(array.dtype).itemsize * math.prod(array.shape) for array in spec.observation
+    )
+    action = sum(
+        4 * a.size if isinstance(a, ContinuousSpec) else 8 * math.prod(a.shape) for a in spec.action
+    )
+    per_row = observation + (spec.mask_size if spec.action_mask else 0)
+    return (unroll_length + 1) * per_row + unroll_length * (action + 4 + 4 + 3 + 8)
+
+
+def _wait(process: Process, stop: threading.Event) -> int | None:
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while time.monotonic() < deadline and not stop.wait(0.02):
+        status = process.poll()
+        if status is not None:
+            return status
+    return None
+
+
+def main(path: Path) -> None:
+    """Check the experiment in `path`, in this process."""
+    from pronk.envs import describe
+
+    experiment = config.load(path)
+    check_buffer(experiment, describe(experiment.env))
+
+
+if __name__ == "__main__":
+    from pronk.cli.verbs import ending_well, see_working_directory
+
+    see_working_directory()
+    with ending_well():
+        main(Path(sys.argv[1]))

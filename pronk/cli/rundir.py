@@ -1,0 +1,137 @@
+"""The directory of a run: created or resumed, locked, and what lies where in it."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pronk import config
+from pronk.config import Experiment
+from pronk.config.load import fixed_keys
+from pronk.errors import Misconfigured
+
+CONFIG = "config.yaml"
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where the parts of a run lie."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The experiment, with all overrides and defaults."""
+        return self.path / CONFIG
+
+    @property
+    def summary(self) -> Path:
+        """Written by the learner when the run ends."""
+        return self.path / "summary.json"
+
+    @property
+    def curve(self) -> Path:
+        """The picture of the run."""
+        return self.path / "curve.png"
+
+    @property
+    def logs(self) -> Path:
+        """One log per process."""
+        return self.path / "logs"
+
+    @property
+    def policies(self) -> Path:
+        """Released policies, a folder each."""
+        return self.path / "policies"
+
+    def check(self, experiment: Experiment) -> bool:
+        """Whether a run is there to be resumed, and `experiment` may resume it.
+
+        Raises:
+            Misconfigured: the directory holds something else, or another experiment.
+        """
+        try:
+            entries = [entry for entry in self.path.iterdir() if entry.name != _LOCK]
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise Misconfigured(f"cannot use {self.path}: {error.strerror}") from None
+        if not entries:
+            return False
+        if not self.config.exists():
+            raise Misconfigured(f"{self.path} is not empty and not a run directory: choose another")
+        different = differences(config.load(self.config), experiment)
+        if different:
+            raise Misconfigured(
+                f"{self.path} holds another experiment: {', '.join(different)}; "
+                "give another --run-dir, or the run's own values"
+            )
+        return True
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other `pronk up` out, as long as this process lives.
+
+        Raises:
+            Misconfigured: another one is in, or the directory cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise Misconfigured(f"cannot use {self.path}: {error.strerror}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise Misconfigured(f"{self.path} is in use by another `pronk up`") from None
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def write_config(self, experiment: Experiment) -> None:
+        """Write the experiment in one step."""
+        temporary = self.config.with_name(f".{CONFIG}.tmp")
+        temporary.write_text(config.dump(experiment), encoding="utf-8")
+        temporary.replace(self.config)
+
+
+def fresh(experiment: Experiment, root: Path = Path("runs")) -> RunDirectory:
+    """A run directory that nobody has used: `runs/<name>-<time>`."""
+    stem = f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, count = root / stem, 1
+    while path.exists():
+        count += 1
+        path = root / f"{stem}-{count}"
+    return RunDirectory(path)
+
+
+def differences(old: Experiment, new: Experiment) -> list[str]:
+    """Keys that may not change on resume and differ, each as `key (old → new)`."""
+    if config.experiment_hash(old) == config.experiment_hash(new):
+        return []
+    before, after = (
+        _leaves(old.model_dump(mode="json", by_alias=True)),
+        _leaves(new.model_dump(mode="json", by_alias=True)),
+    )
+    free = {key for key, is_free in fixed_keys().items() if is_free}
+    return [
+        f"{key} ({before.get(key)!r} → {after.get(key)!r})"
+        for key in sorted(before.keys() | after.keys())
+        if key not in free and before.get(key) != after.get(key)
+    ]
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix.removesuffix("."): value}
+    leaves: dict[str, Any] = {}
+    for key, child in value.items():
+        leaves |= _leaves(child, f"{prefix}{key}.")
+    return leaves
