@@ -64,7 +64,7 @@ def to_vector(
             parts.append((flat.unsqueeze(2) == values).flatten(1).float())
         else:
             parts.append(_to_float(array, flat, scale))
-    return torch.cat(parts, 1)
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 
 def _channels_first(array: ArraySpec) -> bool:

@@ -1,18 +1,23 @@
-"""From a network to bundles: exported once, then patched with new weights after every update."""
+"""From a network to bundles: exported once, then filled with new weights after every update."""
 
+import copy
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from pronk.config.schema import EnvConfig
-from pronk.errors import Misconfigured
 from pronk.nets.network import PolicyNetwork
+from pronk.policy import probe, signature
 from pronk.policy.bundle import Bundle
+from pronk.policy.engine import columns
+from pronk.policy.manifest import Manifest
+from pronk.policy.torch_engine import call_numpy
+from pronk.policy.tracing import Graph, trace
+from pronk.wire.weights import digest, pack
 
-
-class ExportRefused(Misconfigured):
-    """The network cannot become an ONNX graph that is right for all weights."""
+_UNKNOWN = "0" * 64
 
 
 class Diverged(RuntimeError):  # noqa: N818 - it says what happened to the weights
@@ -20,7 +25,16 @@ class Diverged(RuntimeError):  # noqa: N818 - it says what happened to the weigh
 
 
 class Exporter:
-    """Makes bundles of one policy.
+    """Makes the bundles of one policy.
+
+    It keeps a copy of the network on the CPU, in float32: fingerprints do not depend on the
+    learner's device or precision, and always belong to the very bytes that are published.
+
+    Args:
+        network: the policy's network; only its structure counts here.
+        policy: the policy's name.
+        engine: `onnx` exports the network; `torch` leaves that out.
+        env: how to make the environment, for whoever evaluates the policy later.
 
     Raises:
         ExportRefused: the network does not export; the line names the operator.
@@ -34,7 +48,36 @@ class Exporter:
         engine: Literal["onnx", "torch"] = "onnx",
         env: EnvConfig | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
+        self._state = self._network.state_dict()
+        spec, core = network.spec, network.core_shapes
+        inputs = signature.inputs(spec, core)
+        if engine == "onnx":
+            graph = trace(self._network)
+        else:
+            graph = Graph(b"", tuple(port.name for port in inputs), tuple(self._state))
+        # Views of the copy's own memory: filling the copy fills them.
+        self._arrays = {name: self._state[name].numpy() for name in graph.weights}
+        self._inputs = probe.make(spec, core)
+        self._probe = pack({name: self._inputs[name] for name in graph.inputs})
+        self._graph = graph.model
+        self._manifest = Manifest(
+            policy=policy,
+            epoch=0,
+            number=0,
+            frames=0,
+            engine=engine,
+            environment=spec,
+            env=env,
+            network=network.config,
+            core=core,
+            inputs=tuple(port for port in inputs if port.name in graph.inputs),
+            outputs=signature.outputs(spec, core),
+            graph=digest(graph.model) if graph.model else None,
+            weights=_UNKNOWN,
+            probe=digest(self._probe),
+            fingerprint={},
+        )
 
     def bundle(
         self, state_dict: Mapping[str, Tensor], *, epoch: int, number: int, frames: int
@@ -44,4 +87,30 @@ class Exporter:
         Raises:
             Diverged: the outputs on the probe batch are not finite.
         """
-        raise NotImplementedError
+        for name, tensor in self._state.items():
+            tensor.copy_(state_dict[name].detach())
+        weights = pack(self._arrays)
+        manifest = self._manifest.model_copy(
+            update={
+                "epoch": epoch,
+                "number": number,
+                "frames": frames,
+                "weights": digest(weights),
+                "fingerprint": self._fingerprint(),
+            }
+        )
+        return Bundle(manifest, self._graph, weights, self._probe)
+
+    def _fingerprint(self) -> dict[str, list[list[float]]]:
+        outputs = call_numpy(self._network, self._inputs)
+        for name, output in outputs.items():
+            if not np.isfinite(output).all():
+                raise Diverged(
+                    f"policy {self._manifest.policy!r}: output {name!r} is not finite: training "
+                    "has diverged; lower the learning rate"
+                )
+        return {
+            name: columns(output).tolist()
+            for name, output in outputs.items()
+            if not name.startswith(signature.NEXT_CORE)
+        }

@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pronk.wire.errors import WireError
@@ -13,7 +14,8 @@ def pack(arrays: dict[str, NDArray[Any]]) -> bytes:
     # Imported here: the parameter server hashes blobs, but never looks inside one.
     from safetensors.numpy import save
 
-    return save(arrays)
+    # safetensors writes memory as it lies: a transposed view would be scrambled without a word.
+    return save({name: np.asarray(array, order="C") for name, array in arrays.items()})
 
 
 def unpack(blob: bytes) -> dict[str, NDArray[Any]]:
