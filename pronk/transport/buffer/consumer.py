@@ -1,0 +1,222 @@
+"""The learner's side of the buffer."""
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from pronk.telemetry import logs
+from pronk.transport.buffer import scripts
+from pronk.transport.buffer.server import BufferKeys, outlast
+from pronk.transport.redis import WAITED_FOR
+from pronk.transport.retry import Reminder
+
+MAX_DELIVERIES = 3
+"""An entry that was delivered so often and never acknowledged is dropped."""
+
+_GROUP = "learner"
+_LONGEST_BLOCK_MS = 1000
+_CLAIM_SECONDS = 10.0
+_PAGE = 256
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An unroll as it lies in the buffer."""
+
+    id: bytes
+    payload: bytes = field(repr=False)
+    deliveries: int
+    """1 for a new one."""
+
+
+class Consumer:
+    """Takes unrolls out of a buffer, as one member of the group `learner`.
+
+    `read` and `claim_from` belong to one thread, `ack` may be called from another.
+
+    Attributes:
+        dropped: entries dropped because they were delivered `MAX_DELIVERIES` times.
+        claimed: entries taken over from dead consumers.
+    """
+
+    def __init__(self, client: Redis, keys: BufferKeys, name: str) -> None:
+        """Nothing is sent yet."""
+        self.dropped = 0
+        self.claimed = 0
+        self._client = client
+        self._keys = keys
+        self._name = name
+        self._acknowledge = client.register_script(scripts.ACKNOWLEDGE)
+        self._claim = client.register_script(scripts.CLAIM)
+        self._reminder = Reminder()
+        self._lock = threading.Lock()
+        self._held: set[bytes] = set()  # delivered to us and not acknowledged
+        self._unacknowledged: list[bytes] = []  # to acknowledge once the server is back
+        self._dead: list[str] = []
+        self._next_claim = 0.0
+        self._incomplete = True  # the server may have given us entries that never arrived
+        self._grouped = False
+
+    def read(self, count: int, block_ms: int) -> list[Entry]:
+        """Up to `count` entries, oldest first; waits up to `block_ms` (at most 1 s) for the first.
+
+        While the server cannot be reached it waits as long and returns none.
+
+        Raises:
+            Misconfigured: the server refuses the credentials.
+        """
+        block_ms = min(block_ms, _LONGEST_BLOCK_MS)
+        try:
+            self._flush()
+            self._make_group()
+            self._claim_dead()
+            return self._reread(count) or self._read_new(count, block_ms)
+        except WAITED_FOR as error:
+            outlast(error, self._reminder)
+            self._incomplete = True
+            time.sleep(block_ms / 1000)
+        except ResponseError as error:
+            if not _is_missing(error):
+                raise
+            self._grouped = False
+        return []
+
+    def ack(self, ids: Sequence[bytes]) -> int:
+        """Acknowledge and delete entries, atomically; returns how many were still there.
+
+        While the server cannot be reached they are remembered and go with the next call.
+        """
+        with self._lock:
+            self._unacknowledged.extend(ids)
+        try:
+            return self._flush()
+        except WAITED_FOR as error:
+            outlast(error, self._reminder)
+            return 0
+
+    def names(self) -> list[str]:
+        """The group's consumers, this one included if it has read.
+
+        Raises:
+            redis.exceptions.RedisError: the server cannot be reached.
+        """
+        try:
+            consumers = self._client.xinfo_consumers(self._keys.stream, _GROUP)
+        except ResponseError as error:
+            if _is_missing(error):
+                return []
+            raise
+        return [consumer["name"].decode() for consumer in consumers]
+
+    def claim_from(self, dead_names: Iterable[str]) -> None:
+        """Take over what consumers now dead have left: the next reads return it first.
+
+        It is looked for again every 10 s, since a stopped process may wake, take entries and only
+        then learn that it is dead.
+        """
+        self._dead = [name for name in dead_names if name != self._name]
+        self._next_claim = 0.0
+
+    def _make_group(self) -> None:
+        if self._grouped:
+            return
+        try:
+            self._client.xgroup_create(self._keys.stream, _GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+        self._grouped = True
+
+    def _claim_dead(self) -> None:
+        if not self._dead or time.monotonic() < self._next_claim:
+            return
+        claimed = self._claim(keys=[self._keys.stream], args=[_GROUP, self._name, *self._dead])
+        self._next_claim = time.monotonic() + _CLAIM_SECONDS
+        if claimed:
+            logs.get().info("claimed what dead learners left", entries=claimed)
+            self.claimed += claimed
+            self._incomplete = True
+
+    def _reread(self, count: int) -> list[Entry]:
+        """Entries that are ours by the server's account and never arrived; drops poisoned ones."""
+        after = "-"
+        while self._incomplete:
+            page = self._pending(after)
+            with self._lock:
+                missing = {id_: times for id_, times in page.items() if id_ not in self._held}
+            self._drop([id_ for id_, times in missing.items() if times >= MAX_DELIVERIES])
+            wanted = [(id_, times) for id_, times in missing.items() if times < MAX_DELIVERIES]
+            if wanted:
+                return self._fetch(dict(wanted[:count]))
+            if len(page) < _PAGE:
+                self._incomplete = False
+            else:
+                after = f"({list(page)[-1].decode()}"
+        return []
+
+    def _pending(self, after: str) -> dict[bytes, int]:
+        """Some of the entries that are ours by the server's account: id → times delivered."""
+        page: Any = self._client.xpending_range(
+            self._keys.stream, _GROUP, after, "+", _PAGE, self._name
+        )
+        return {entry["message_id"]: entry["times_delivered"] for entry in page}
+
+    def _fetch(self, times_delivered: dict[bytes, int]) -> list[Entry]:
+        found: Any = self._client.xclaim(
+            self._keys.stream, _GROUP, self._name, min_idle_time=0, message_ids=[*times_delivered]
+        )
+        return self._hold(
+            [Entry(id_, fields[b"u"], times_delivered[id_] + 1) for id_, fields in found]
+        )
+
+    def _read_new(self, count: int, block_ms: int) -> list[Entry]:
+        streams: Any = self._client.xreadgroup(
+            _GROUP, self._name, {self._keys.stream: ">"}, count=count, block=block_ms or None
+        )
+        return self._hold(
+            [Entry(id_, fields[b"u"], 1) for _, found in streams for id_, fields in found]
+        )
+
+    def _hold(self, entries: list[Entry]) -> list[Entry]:
+        with self._lock:
+            self._held.update(entry.id for entry in entries)
+        return entries
+
+    def _drop(self, poisoned: Sequence[bytes]) -> None:
+        if poisoned:
+            self.dropped += self._delete(poisoned)
+            logs.get().warning(
+                "dropped unrolls that were delivered too often", entries=len(poisoned)
+            )
+
+    def _flush(self) -> int:
+        with self._lock:
+            ids, self._unacknowledged = self._unacknowledged, []
+        if not ids:
+            return 0
+        try:
+            deleted = self._delete(ids)
+        except WAITED_FOR:
+            with self._lock:
+                self._unacknowledged = ids + self._unacknowledged
+            raise
+        with self._lock:
+            self._held.difference_update(ids)
+        return deleted
+
+    def _delete(self, ids: Sequence[bytes]) -> int:
+        deleted: int = self._acknowledge(
+            keys=[self._keys.stream, self._keys.sizes], args=[_GROUP, *ids]
+        )
+        return deleted
+
+
+def _is_missing(error: ResponseError) -> bool:
+    """The stream or the group is gone: the server came back empty, or was emptied."""
+    text = str(error)
+    return text.startswith(("NOGROUP", "UNBLOCKED")) or "no such key" in text

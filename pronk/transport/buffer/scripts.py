@@ -1,0 +1,61 @@
+"""What the buffer does atomically, in Lua.
+
+Redis lets a script that has begun to write go on when memory runs out; each script therefore
+begins with the write that may be refused, or that needs no memory.
+"""
+
+ADDED, FULL, SEEN = 1, 0, -1
+"""What `ADD` answers."""
+
+ADD = """
+-- KEYS: stream, sizes, seen; ARGV: sequence, max_entries, max_bytes, seconds seen lives, payload
+local seen = redis.call('GET', KEYS[3])
+if seen and tonumber(seen) >= tonumber(ARGV[1]) then return -1 end
+local length = redis.call('XLEN', KEYS[1])
+if length >= tonumber(ARGV[2]) then return 0 end
+local size = #ARGV[5]
+local total = tonumber(redis.call('HGET', KEYS[2], 'total') or 0)
+if length > 0 and total + size > tonumber(ARGV[3]) then return 0 end
+local id = redis.call('XADD', KEYS[1], '*', 'u', ARGV[5])
+redis.call('HSET', KEYS[2], id, size)
+redis.call('HINCRBY', KEYS[2], 'total', size)
+redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[4])
+return 1
+"""
+"""Room is looked at again, since others add too; a sequence seen before adds nothing."""
+
+ACKNOWLEDGE = """
+-- KEYS: stream, sizes; ARGV: group, ids
+local deleted = 0
+for i = 2, #ARGV do
+  redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+  if redis.call('XDEL', KEYS[1], ARGV[i]) == 1 then
+    deleted = deleted + 1
+    redis.call('HINCRBY', KEYS[2], 'total', -(redis.call('HGET', KEYS[2], ARGV[i]) or 0))
+    redis.call('HDEL', KEYS[2], ARGV[i])
+  end
+end
+-- Whatever hands other than ours did to the stream, an empty buffer has no bytes.
+if deleted > 0 and redis.call('XLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end
+return deleted
+"""
+"""Whoever deletes an entry takes its bytes off, so that they are taken off once."""
+
+CLAIM = """
+-- KEYS: stream; ARGV: group, claimant, names of the dead
+local claimed = 0
+for i = 3, #ARGV do
+  while true do
+    local page = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 100, ARGV[i])
+    if #page == 0 then break end
+    local ids = {}
+    for _, entry in ipairs(page) do ids[#ids + 1] = entry[1] end
+    ids[#ids + 1] = 'JUSTID'
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(ids))
+    claimed = claimed + #page
+  end
+  redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[i])
+end
+return claimed
+"""
+"""Entries change hands without being delivered; a consumer without entries is forgotten."""
