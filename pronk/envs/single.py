@@ -1,0 +1,93 @@
+"""One Gymnasium environment, as the experiment describes it."""
+
+import signal
+from functools import partial
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
+
+from pronk.config.schema import EnvConfig
+from pronk.envs.observations import ObservationLayout
+from pronk.envs.registry import building, import_attribute, resolve
+from pronk.errors import Misconfigured
+
+Env = gymnasium.Env[Any, Any]
+
+
+def single(config: EnvConfig, render_mode: str | None = None) -> Env:
+    """Make one environment.
+
+    Gymnasium's checking wrappers are left out: they cost up to a quarter of a cheap step, and what
+    they look for is looked for here once.
+
+    Args:
+        config: id, arguments, wrappers (innermost first), limit of steps.
+        render_mode: Gymnasium's; None for environments that nobody looks at.
+
+    Raises:
+        Misconfigured: the environment or a wrapper does not exist or cannot be made.
+    """
+    kwargs = dict(config.kwargs)
+    if render_mode is not None:
+        kwargs["render_mode"] = render_mode
+    found = resolve(config.id)
+    with building(f"environment {config.id}"):
+        if isinstance(found, gymnasium.envs.registration.EnvSpec):
+            found.order_enforce = False
+            found.disable_env_checker = True
+            env = gymnasium.make(found, max_episode_steps=config.max_episode_steps, **kwargs)
+        else:
+            env = found(**kwargs)
+    if not isinstance(env, gymnasium.Env):
+        raise Misconfigured(
+            f"env.id: {config.id} gave a {type(env).__name__} and not a Gymnasium environment"
+        )
+    if config.max_episode_steps and not isinstance(found, gymnasium.envs.registration.EnvSpec):
+        env = TimeLimit(env, config.max_episode_steps)
+    return _wrapped(env, config)
+
+
+class NamedArrays(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Shows the named arrays of an environment, flat: shared memory takes no other spaces."""
+
+    def __init__(self, env: Env) -> None:
+        super().__init__(env)
+        self._layout = ObservationLayout(env.observation_space)
+        self.observation_space = spaces.Dict(self._layout.spaces)
+
+    def observation(self, observation: Any) -> dict[str, Any]:
+        """The arrays by name."""
+        return self._layout.single(observation)
+
+
+def worker(config: EnvConfig) -> Env:
+    """`single`, in a process of its own: Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return NamedArrays(single(config))
+
+
+def workers(config: EnvConfig, count: int) -> list[partial[Env]]:
+    """What makes each of `count` environments in processes of their own."""
+    return [partial(worker, config) for _ in range(count)]
+
+
+def frames_per_step(env: Env) -> int:
+    """Environment frames per decision: the product of all frame skips that are known of."""
+    frames = 1
+    while True:
+        for name in ("frame_skip", "_frameskip", "_skip"):
+            skip = vars(env).get(name)
+            frames *= skip if isinstance(skip, int) else 1
+        if not isinstance(env, gymnasium.Wrapper):
+            return frames
+        env = env.env
+
+
+def _wrapped(env: Env, config: EnvConfig) -> Env:
+    for index, wrapper in enumerate(config.wrappers):
+        wrap = import_attribute(wrapper.id, f"env.wrappers.{index}.id")
+        with building(f"wrapper {wrapper.id}"):
+            env = wrap(env, **wrapper.kwargs)
+    return env

@@ -1,0 +1,72 @@
+"""What an actor steps: N environment slots behind one interface."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pronk.wire.spec import EnvironmentSpec
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Observation(NamedTuple):
+    """What N slots show. The arrays belong to the environment and last until its next step."""
+
+    obs: Arrays
+    """{name: [N, …]} as the spec says."""
+    action_mask: NDArray[np.bool_] | None
+    """[N, A] allowed choices, over the logits of all discrete actions; None without masks."""
+
+
+class StepResult(NamedTuple):
+    """What followed an action of N slots. The arrays last until the next step."""
+
+    obs: Arrays
+    """{name: [N, …]}"""
+    reward: NDArray[np.float32]
+    """[N] raw; 0 on the reset transition."""
+    terminated: NDArray[np.bool_]
+    """[N]"""
+    truncated: NDArray[np.bool_]
+    """[N]"""
+    action_mask: NDArray[np.bool_] | None
+    """[N, A], see `Observation`."""
+
+
+class SlotEnv(Protocol):
+    """N environments that reset themselves on the step after the end of an episode.
+
+    Gymnasium's NEXT_STEP rule, in every implementation: the step that ends an episode returns the
+    true final observation; the next step ignores its action and returns the reset observation with
+    reward 0 and both flags False.
+    """
+
+    @property
+    def spec(self) -> EnvironmentSpec:
+        """What the slots show and take."""
+
+    @property
+    def slots(self) -> int:
+        """N."""
+
+    def reset(self) -> Observation:
+        """Start new episodes in all slots; the first call uses the seed."""
+
+    def step(self, action: Arrays) -> StepResult:
+        """Act once in every slot.
+
+        Args:
+            action: {name: [N, …]} as a policy chose it: discrete choices counted from 0,
+                continuous actions around [-1, 1] (mapped onto the bounds of the space here).
+        """
+
+    def close(self) -> None:
+        """Give back processes and emulators."""
+
+
+class Recorder(SlotEnv, Protocol):
+    """One slot that can be looked at."""
+
+    def render(self) -> NDArray[np.uint8]:
+        """What it looks like now, [H, W, 3]."""
