@@ -6,27 +6,11 @@ from pathlib import Path
 
 from pronk.config import load
 
-KEYS = set(
-    [
-        "run",
-        "env",
-        "algorithm",
-        "seed",
-        "experiment_hash",
-        "commit",
-        "frames",
-        "steps",
-        "seconds",
-        "steps_per_second",
-        "episodes",
-        "return_mean_last_100",
-        "stop_reason",
-        "learner_updates",
-        "mean_lag",
-        "versions",
-        "hardware",
-    ]
-)
+KEYS = {
+    *("run", "env", "algorithm", "seed", "experiment_hash", "commit", "versions", "hardware"),
+    *("frames", "steps", "seconds", "steps_per_second", "episodes", "return_mean_last_100"),
+    *("stop_reason", "learner_updates", "mean_lag"),
+}
 FILES = ("config.yaml", "metrics.jsonl", "curve.png", "checkpoints", "policies", "logs")
 
 
@@ -35,14 +19,18 @@ def faults(config: Path, run: Path) -> list[str]:
     goal = load(config).stop.return_mean
     summary = json.loads((run / "summary.json").read_text())
     found = [f"{name} is not there" for name in FILES if not (run / name).exists()]
-    found += [
-        f"{run}/{name} is empty" for name in ("policies", "logs") if not any((run / name).iterdir())
-    ]
+    empty = (name for name in ("policies", "logs") if not list((run / name).glob("*")))
+    found += [f"{name} is empty" for name in empty]
     if summary.keys() != KEYS:
         found.append(f"summary.json: other keys than expected: {sorted(summary.keys() ^ KEYS)}")
-    elif goal is not None and (summary["return_mean_last_100"] or -1e9) < goal:
+    elif goal is not None and not reached(summary["return_mean_last_100"], goal):
         found.append(f"return {summary['return_mean_last_100']} is below the goal of {goal}")
     return found
+
+
+def reached(mean: float | None, goal: float) -> bool:
+    """Whether episodes ended, and well enough."""
+    return mean is not None and mean >= goal
 
 
 if __name__ == "__main__":

@@ -1,0 +1,257 @@
+"""Prove every claim of `proof/lines.yaml`, and that each proof can fail.
+
+A line names a claim and the command that shows it, and sabotages: small wrong changes to the code
+under which the command must end with status 1 (some check failed; not: something could not run).
+Everything happens in a scratch worktree of the newest commit whose packages are imported instead of
+the installed ones; nobody's files are touched. Results are kept in `docs/proof.json` after every
+line and shown in `docs/proof.md`; a line whose inputs have not changed since it was proved is not
+run again. `proof.py [ID …]` runs only those lines; `--again` runs them in any case.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVICES = ("actor", "learner", "param_server")
+INPUTS = ("pronk", "services", "constraints.txt")
+"""What a line rests on unless it says so, beside the files that its command names."""
+RED = 1
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """A wrong change of one file, and the command that must notice (the line's, unless given)."""
+
+    what: str
+    file: str
+    search: str
+    replace: str
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A claim, the command that shows it, and what must turn it red."""
+
+    id: str
+    claim: str
+    command: str
+    sabotage: tuple[Sabotage, ...]
+    inputs: tuple[str, ...] = INPUTS
+    minutes: float = 10.0
+    keep: tuple[str, ...] = ()
+    """Files that the command makes and that belong to the project: pictures, tables."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    shows: str
+    seconds: float
+
+
+@dataclass
+class Result:
+    """A line as it was last run."""
+
+    id: str
+    claim: str
+    command: str
+    commit: str
+    inputs: str
+    proved: bool
+    shows: str
+    seconds: float
+    sabotage: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The table of lines."""
+    lines = []
+    for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
+        entry["sabotage"] = tuple(Sabotage(**each) for each in entry["sabotage"])
+        if not entry["sabotage"]:
+            raise ValueError(f"{entry['id']}: a proof without a sabotage proves nothing")
+        entry |= {key: tuple(entry[key]) for key in ("inputs", "keep") if key in entry}
+        lines.append(Line(**entry))
+    return lines
+
+
+def git(root: Path, *words: str) -> str:
+    """Output of a git command."""
+    done = subprocess.run(["git", "-C", root, *words], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def fingerprint(tree: Path, line: Line) -> str:
+    """Changes whenever the line or one of its inputs does."""
+    named = [word for word in re.split(r"[\s=:]+", line.command) if (tree / word).is_file()]
+    objects = git(tree, "ls-tree", "HEAD", *sorted({*line.inputs, *named}))
+    return hashlib.sha256(f"{line}\n{objects}".encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def worktree(root: Path) -> Iterator[Path]:
+    """A scratch copy of the newest commit."""
+    with tempfile.TemporaryDirectory(prefix="pronk-proof-") as folder:
+        tree = Path(folder, "tree")
+        git(root, "worktree", "add", "--quiet", "--detach", str(tree))
+        try:
+            yield tree
+        finally:
+            git(root, "worktree", "remove", "--force", str(tree))
+
+
+def run(tree: Path, command: str, minutes: float) -> Outcome:
+    """Run a command in the tree, with the tree's packages; what it starts ends with it."""
+    packages = [tree, *(tree / "services" / name for name in SERVICES)]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, packages)),
+        "PYTHONDONTWRITEBYTECODE": "1",  # a change within one second would go unnoticed
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    start = time.monotonic()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            status = process.wait(minutes * 60)
+        except subprocess.TimeoutExpired:
+            status = 124
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    lines = [each.strip(" =") for each in text.splitlines() if each.strip(" =")]
+    return Outcome(status, lines[-1] if lines else "", round(time.monotonic() - start, 1))
+
+
+def try_sabotage(tree: Path, line: Line, sabotage: Sabotage) -> dict[str, Any]:
+    """Apply a sabotage, see the command turn red, take it back."""
+    path = tree / sabotage.file
+    source = path.read_text(encoding="utf-8")
+    command = sabotage.command or line.command
+    if source.count(sabotage.search) != 1:
+        outcome = Outcome(0, f"{sabotage.file} does not hold the text to change once", 0.0)
+    else:
+        path.write_text(source.replace(sabotage.search, sabotage.replace), encoding="utf-8")
+        try:
+            outcome = run(tree, command, line.minutes)
+        finally:
+            path.write_text(source, encoding="utf-8")
+    return {"what": sabotage.what, "red": outcome.status == RED} | asdict(outcome)
+
+
+def prove(root: Path, tree: Path, line: Line) -> Result:
+    """Run a line and its sabotages."""
+    outcome = run(tree, line.command, line.minutes)
+    proved = outcome.status == 0
+    tried = []
+    if proved:
+        for name in line.keep:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tree / name, root / name)
+        tried = [try_sabotage(tree, line, each) for each in line.sabotage]
+    return Result(
+        id=line.id,
+        claim=line.claim,
+        command=line.command,
+        commit=git(tree, "rev-parse", "HEAD"),
+        inputs=fingerprint(tree, line),
+        proved=proved and all(each["red"] for each in tried),
+        shows=outcome.shows,
+        seconds=outcome.seconds,
+        sabotage=tried,
+    )
+
+
+def render(results: list[Result]) -> str:
+    """The page for people."""
+    proved = sum(result.proved for result in results)
+    parts = [
+        "# What is proved, and how\n",
+        "Made by `make proof`. Every claim has a command that shows it and sabotages: wrong "
+        "changes that were seen to turn it red.\n",
+        f"{proved} of {len(results)} lines are proved.\n",
+    ]
+    for result in results:
+        verdict = "proved" if result.proved else "**not proved**"
+        parts.append(f"## {result.id}\n\n{result.claim}\n")
+        parts.append(f"- {verdict} at `{result.commit[:10]}` in {result.seconds:g} s")
+        parts.append(f"- `{' '.join(result.command.split())}`: {result.shows}")
+        for each in result.sabotage:
+            colour = "red" if each["red"] else "**stayed green**"
+            parts.append(f"- sabotage: {each['what']} → {colour}: {each['shows']}")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def main(arguments: list[str], root: Path = ROOT) -> int:
+    """Prove what is not proved yet; 0 when every chosen line is."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("ids", nargs="*", metavar="ID")
+    parser.add_argument("--again", action="store_true", help="run what is proved already, too")
+    options = parser.parse_args(arguments)
+    lines = read_lines(root / "proof" / "lines.yaml")
+    if unknown := set(options.ids) - {line.id for line in lines}:
+        parser.error(f"no such line: {', '.join(sorted(unknown))}")
+    store = root / "docs" / "proof.json"
+    stored = json.loads(store.read_text())["lines"] if store.exists() else []
+    results = {each["id"]: Result(**each) for each in stored}
+    chosen = [line for line in lines if not options.ids or line.id in options.ids]
+    if git(root, "status", "--porcelain", "--untracked-files=no"):
+        print("uncommitted changes take no part: what is proved is the newest commit")
+    with worktree(root) as tree:
+        for line in chosen:
+            old = results.get(line.id)
+            fresh = old and old.proved and old.inputs == fingerprint(tree, line)
+            if fresh and not options.again:
+                print(f"{line.id}: proved already", flush=True)
+                continue
+            print(f"{line.id}: …", flush=True)
+            results[line.id] = prove(root, tree, line)
+            _tell(results[line.id])
+            _write(tree, store, [results[each.id] for each in lines if each.id in results])
+    return 0 if all(results[line.id].proved for line in chosen) else 1
+
+
+def _tell(result: Result) -> None:
+    print(f"  {'green' if result.proved or result.sabotage else 'RED'}: {result.shows}")
+    for each in result.sabotage:
+        print(f"  {each['what']} → {'red' if each['red'] else 'NOT RED'}: {each['shows']}")
+    sys.stdout.flush()
+
+
+def _write(tree: Path, store: Path, results: list[Result]) -> None:
+    data = {"commit": git(tree, "rev-parse", "HEAD"), "lines": [asdict(each) for each in results]}
+    temporary = store.with_suffix(".tmp")
+    temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(store)
+    store.with_suffix(".md").write_text(render(results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,194 @@
+"""The runner of proofs, on a table about a project of one file."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+LINE = {
+    "id": "sum",
+    "claim": "Two and two are four.",
+    "command": "echo ran >> $LOG; python check.py",
+    "inputs": ["pronk"],
+    "sabotage": [
+        {"what": "a wrong sign", "file": "pronk/add.py", "search": "a + b", "replace": "a - b"}
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def proof():
+    spec = importlib.util.spec_from_file_location("proof", ROOT / "scripts/proof.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["proof"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A repository whose package shadows nothing installed, and a log of what ran."""
+    root = tmp_path / "project"
+    for folder in ("pronk", "docs", "proof"):
+        (root / folder).mkdir(parents=True)
+    (root / "pronk/__init__.py").touch()
+    (root / "pronk/add.py").write_text("def add(a, b):\n    return a + b\n")
+    (root / "check.py").write_text(
+        "import sys; from pronk.add import add; print('sum', add(2, 2)); sys.exit(add(2, 2) != 4)\n"
+    )
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    git(root, "init", "--quiet")
+    commit(root)
+    return root
+
+
+def git(root, *words):
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", root, *words],
+                   check=True)  # fmt: skip
+
+
+def commit(root):
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", "change")
+
+
+def table(root, *lines):
+    (root / "proof/lines.yaml").write_text(yaml.safe_dump(list(lines)))
+    commit(root)
+
+
+def stored(root):
+    return {
+        line["id"]: line for line in json.loads((root / "docs/proof.json").read_text())["lines"]
+    }
+
+
+def runs(root):
+    return len((root.parent / "log").read_text().split())
+
+
+def test_a_line_is_proved_by_green_and_by_red_under_sabotage(proof, project):
+    table(project, LINE)
+
+    assert proof.main([], project) == 0
+
+    line = stored(project)["sum"]
+    assert (line["proved"], line["shows"]) == (True, "sum 4")
+    assert line["sabotage"][0] | {"seconds": 0} == {
+        "what": "a wrong sign", "red": True, "status": 1, "shows": "sum 0", "seconds": 0,
+    }  # fmt: skip
+    head = subprocess.check_output(["git", "-C", project, "rev-parse", "HEAD"], text=True).strip()
+    assert line["commit"] == json.loads((project / "docs/proof.json").read_text())["commit"] == head
+    assert "1 of 1 lines are proved" in (project / "docs/proof.md").read_text()
+
+
+def test_nobodys_files_are_touched(proof, project):
+    table(project, LINE)
+    (project / "pronk/add.py").write_text("# being written\n")
+
+    assert proof.main([], project) == 0
+
+    assert (project / "pronk/add.py").read_text() == "# being written\n"
+    assert subprocess.check_output(["git", "-C", project, "worktree", "list"]).count(b"\n") == 1
+
+
+def test_a_proof_that_survives_its_sabotage_is_a_defect(proof, project):
+    table(project, LINE | {"sabotage": [LINE["sabotage"][0] | {"replace": "b + a"}]})
+
+    assert proof.main([], project) == 1
+    assert not stored(project)["sum"]["proved"]
+    assert "stayed green" in (project / "docs/proof.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "sabotage",
+    [
+        {"search": "a * b", "replace": "a - b"},
+        {"search": "a", "replace": "b"},
+        {"search": "a + b", "replace": "a +", "command": "python check.py || exit 2"},
+    ],
+    ids=["absent text", "text more than once", "could not run"],
+)
+def test_a_sabotage_that_was_not_seen_to_fail_a_check_does_not_count(proof, project, sabotage):
+    table(project, LINE | {"sabotage": [LINE["sabotage"][0] | sabotage]})
+
+    assert proof.main([], project) == 1
+
+
+def test_a_red_line_tries_no_sabotage(proof, project):
+    table(project, LINE | {"command": "echo ran >> $LOG; echo broken; exit 1"})
+
+    assert proof.main([], project) == 1
+    assert stored(project)["sum"]["sabotage"] == []
+    assert stored(project)["sum"]["shows"] == "broken"
+
+
+def test_a_line_that_hangs_is_ended_with_all_it_started(proof, project):
+    table(project, LINE | {"command": "sleep 60 & sleep 60", "minutes": 0.01})
+
+    assert proof.main([], project) == 1
+    assert stored(project)["sum"]["seconds"] < 20
+
+
+def test_what_is_proved_is_run_again_only_when_its_inputs_change(proof, project):
+    table(project, LINE)
+    proof.main([], project)
+    first = runs(project)
+
+    (project / "README.md").write_text("else")
+    commit(project)
+    proof.main([], project)
+    assert runs(project) == first == 2, "the line and its sabotage, once each"
+
+    proof.main(["--again"], project)
+    assert runs(project) == 2 * first
+
+    (project / "pronk/add.py").write_text("def add(a, b):\n    return a + b  # the same\n")
+    commit(project)
+    proof.main([], project)
+    assert runs(project) == 3 * first
+
+    (project / "check.py").write_text("from pronk.add import add; assert add(2, 2) == 4\n")
+    commit(project)
+    proof.main([], project)
+    assert runs(project) == 4 * first, "a file that the command names"
+
+
+def test_chosen_lines_keep_the_results_of_others(proof, project):
+    table(project, LINE, LINE | {"id": "other"})
+    proof.main(["sum"], project)
+    assert stored(project).keys() == {"sum"}
+
+    proof.main(["other"], project)
+    assert stored(project).keys() == {"sum", "other"}
+
+
+def test_what_a_line_makes_for_the_project_is_kept(proof, project):
+    table(project, LINE | {"command": "mkdir docs; echo picture > docs/curve.txt; python check.py",
+                           "keep": ["docs/curve.txt"]})  # fmt: skip
+
+    assert proof.main([], project) == 0
+    assert (project / "docs/curve.txt").read_text() == "picture\n"
+
+
+def test_a_line_without_sabotage_is_refused(proof, project):
+    table(project, LINE | {"sabotage": []})
+
+    with pytest.raises(ValueError, match="proves nothing"):
+        proof.main([], project)
+
+
+def test_the_projects_own_table_can_be_read_and_its_sabotages_applied(proof):
+    lines = proof.read_lines(ROOT / "proof/lines.yaml")
+
+    assert len({line.id for line in lines}) == len(lines)
+    for line in lines:
+        for each in line.sabotage:
+            text = (ROOT / each.file).read_text()
+            assert text.count(each.search) == 1, f"{line.id}: {each.what}"
+            assert each.search != each.replace
