@@ -110,13 +110,12 @@ def _draw_continuous(
 ) -> tuple[Floats, Floats]:
     """Actions [N, *shape], and their log-probability [N]."""
     mean, log_std = params[:, : action.size], params[:, action.size :]
-    noise = rng.standard_normal(mean.shape, dtype=np.float32)
+    drawn = rng.standard_normal(mean.shape, dtype=np.float32)
+    drawn *= np.exp(log_std)
+    drawn += mean
     # From the rounded action and not from the noise: it is the action that the learner gets.
-    drawn: Floats = mean + np.exp(log_std) * noise
-    return (
-        drawn.reshape(len(params), *action.shape),
-        _log_prob_continuous(action, params, drawn),
-    )
+    log_probs = _log_prob_continuous(action, params, drawn)
+    return drawn.reshape(len(params), *action.shape), log_probs
 
 
 def _log_prob_discrete(action: DiscreteSpec, logits: Floats, value: NDArray[Any]) -> Floats:
