@@ -1,0 +1,1 @@
+"""The algorithm, in pure torch: V-trace, distributions, rewards, losses, optimizers, batches."""
