@@ -59,12 +59,12 @@ clean: ## remove .venv and caches; runs/ stays
 # Stamps: nothing is installed again until a dependency changes. `dev` holds all of `local`.
 .venv/installed-dev: .venv/torch pyproject.toml constraints.txt
 	@echo "installing the dependencies of 'dev'"
-	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@$(BIN)/pip install -qq --editable '.[dev]'
 	@touch .venv/installed-local $@
 
 .venv/installed-local: .venv/torch pyproject.toml constraints.txt
 	@echo "installing the dependencies of 'local'"
-	@$(BIN)/pip install --quiet --editable '.[local]'
+	@$(BIN)/pip install -qq --editable '.[local]'
 	@touch $@
 
 .venv/torch: .venv/pyvenv.cfg constraints.txt scripts/install_torch.sh

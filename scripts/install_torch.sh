@@ -12,7 +12,7 @@ index=${2:-}
 cpu_index=https://download.pytorch.org/whl/cpu
 
 install() {
-    "$pip" install --quiet --no-deps "$@" torch
+    "$pip" install -qq --no-deps "$@" torch
 }
 
 if [ -d "$index" ]; then
