@@ -148,7 +148,7 @@ def _check_mask(unroll: Unroll, mask: NDArray[np.bool_], spec: EnvironmentSpec) 
     for action in spec.action:
         if not isinstance(action, DiscreteSpec):
             continue
-        chosen = unroll.action[action.name][t, n].reshape(len(t), -1)
+        chosen = unroll.action[action.name][t, n].reshape(len(t), len(action.choices))
         for choice, count in enumerate(action.choices):
             if not mask[t, n, start + chosen[:, choice]].all():
                 raise WireError("range", f"action {action.name}: a choice that the mask forbids")
