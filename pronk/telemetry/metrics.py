@@ -5,6 +5,8 @@ Prefix `pronk_`, base units, `_total` on counters; labels are bounded (no member
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
+from pronk.errors import Misconfigured
+
 # Actor
 ACTOR_BUSY_SECONDS = Counter("pronk_actor_busy_seconds", "Stepping environments and inference.")
 ACTOR_BLOCKED_SECONDS = Counter(
@@ -86,6 +88,15 @@ EPISODES_LOST = Counter(
 
 
 def serve(host: str, port: int) -> int:
-    """Serve `/metrics` in a thread of its own; return the port (0 asks for a free one)."""
-    server, _thread = start_http_server(port, host)
+    """Serve `/metrics` in a thread of its own; return the port (0 asks for a free one).
+
+    Raises:
+        Misconfigured: the address cannot be listened on.
+    """
+    try:
+        server, _thread = start_http_server(port, host)
+    except OSError as error:
+        raise Misconfigured(
+            f"PRONK_METRICS_LISTEN: cannot listen on {host}:{port}: {error.strerror or error}"
+        ) from None
     return server.server_port

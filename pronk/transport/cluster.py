@@ -18,7 +18,7 @@ from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
 
 _RELEASE_SECONDS = 30.0
-"""Deadline of cutting a release: its blobs go to disk."""
+"""Deadline of cutting a release, whose blobs go to disk, and of listing all."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def list_releases(channel: grpc.Channel, policy: str = "") -> list[pb.Release]:
         grpc.RpcError: the server refuses or cannot be reached.
     """
     request = pb.ListReleasesRequest(policy=policy)
-    return list(RegistryServiceStub(channel).ListReleases(request, timeout=CALL_SECONDS).releases)
+    answers = RegistryServiceStub(channel).ListReleases(request, timeout=_RELEASE_SECONDS)
+    return [answer.release for answer in answers]
 
 
 def status(channel: grpc.Channel) -> pb.GetStatusResponse:

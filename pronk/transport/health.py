@@ -5,6 +5,8 @@ Readiness says that the process can do its work now. Kubernetes' probes speak ne
 tokens, so neither does this port; it tells nothing else.
 """
 
+# ruff: noqa: N802 - gRPC names the methods.
+
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -68,7 +70,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         """What liveness answers."""
         return time.monotonic() - self._last_beat <= self._limit
 
-    def Check(  # noqa: N802
+    def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
         """The standard's call; NOT_FOUND for a service that does not exist."""

@@ -69,7 +69,12 @@ class Settings(BaseSettings):
     """The environment of a process; keyword arguments replace variables in tests."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_ignore_empty=True, frozen=True, use_attribute_docstrings=True
+        env_prefix=_PREFIX,
+        env_ignore_empty=True,
+        # Addresses are no JSON.
+        enable_decoding=False,
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
     server: Endpoint = Address("127.0.0.1", 50051)

@@ -74,7 +74,7 @@ class RegistryServiceStub:
                 request_serializer=pronk_dot_v1_dot_registry__pb2.CutReleaseRequest.SerializeToString,
                 response_deserializer=pronk_dot_v1_dot_registry__pb2.CutReleaseResponse.FromString,
                 _registered_method=True)
-        self.ListReleases = channel.unary_unary(
+        self.ListReleases = channel.unary_stream(
                 '/pronk.v1.RegistryService/ListReleases',
                 request_serializer=pronk_dot_v1_dot_registry__pb2.ListReleasesRequest.SerializeToString,
                 response_deserializer=pronk_dot_v1_dot_registry__pb2.ListReleasesResponse.FromString,
@@ -143,7 +143,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """The newest version now, and every newer one from then on; a slow reader skips versions.
+        """The newest version now, and every newer one from then on; a slow reader skips versions. The
+        call needs a deadline, of an hour at most.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +158,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListReleases(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Oldest first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -225,7 +227,7 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=pronk_dot_v1_dot_registry__pb2.CutReleaseRequest.FromString,
                     response_serializer=pronk_dot_v1_dot_registry__pb2.CutReleaseResponse.SerializeToString,
             ),
-            'ListReleases': grpc.unary_unary_rpc_method_handler(
+            'ListReleases': grpc.unary_stream_rpc_method_handler(
                     servicer.ListReleases,
                     request_deserializer=pronk_dot_v1_dot_registry__pb2.ListReleasesRequest.FromString,
                     response_serializer=pronk_dot_v1_dot_registry__pb2.ListReleasesResponse.SerializeToString,
@@ -483,7 +485,7 @@ class RegistryService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/pronk.v1.RegistryService/ListReleases',

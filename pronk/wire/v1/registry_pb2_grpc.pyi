@@ -47,10 +47,13 @@ class RegistryServiceStub:
     refused (FAILED_PRECONDITION), one version under two contents too (ALREADY_EXISTS).
     """
     Watch: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]
-    """The newest version now, and every newer one from then on; a slow reader skips versions."""
+    """The newest version now, and every newer one from then on; a slow reader skips versions. The
+    call needs a deadline, of an hour at most.
+    """
     CutRelease: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CutReleaseRequest, _registry_pb2.CutReleaseResponse]
     """Makes a published version an immutable, stored release."""
-    ListReleases: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListReleasesRequest, _registry_pb2.ListReleasesResponse]
+    ListReleases: _grpc.UnaryStreamMultiCallable[_registry_pb2.ListReleasesRequest, _registry_pb2.ListReleasesResponse]
+    """Oldest first."""
     SetRunState: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetRunStateRequest, _registry_pb2.SetRunStateResponse]
     """Moves the run to FINISHED or FAILED, or back to RUNNING when its stop condition was raised."""
     ReportEpisodes: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ReportEpisodesRequest, _registry_pb2.ReportEpisodesResponse]
@@ -76,10 +79,13 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     refused (FAILED_PRECONDITION), one version under two contents too (ALREADY_EXISTS).
     """
     Watch: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]  # type: ignore[assignment]
-    """The newest version now, and every newer one from then on; a slow reader skips versions."""
+    """The newest version now, and every newer one from then on; a slow reader skips versions. The
+    call needs a deadline, of an hour at most.
+    """
     CutRelease: _aio.UnaryUnaryMultiCallable[_registry_pb2.CutReleaseRequest, _registry_pb2.CutReleaseResponse]  # type: ignore[assignment]
     """Makes a published version an immutable, stored release."""
-    ListReleases: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListReleasesRequest, _registry_pb2.ListReleasesResponse]  # type: ignore[assignment]
+    ListReleases: _aio.UnaryStreamMultiCallable[_registry_pb2.ListReleasesRequest, _registry_pb2.ListReleasesResponse]  # type: ignore[assignment]
+    """Oldest first."""
     SetRunState: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetRunStateRequest, _registry_pb2.SetRunStateResponse]  # type: ignore[assignment]
     """Moves the run to FINISHED or FAILED, or back to RUNNING when its stop condition was raised."""
     ReportEpisodes: _aio.UnaryUnaryMultiCallable[_registry_pb2.ReportEpisodesRequest, _registry_pb2.ReportEpisodesResponse]  # type: ignore[assignment]
@@ -144,7 +150,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_pb2.WatchResponse], _abc.AsyncIterator[_registry_pb2.WatchResponse]]:
-        """The newest version now, and every newer one from then on; a slow reader skips versions."""
+        """The newest version now, and every newer one from then on; a slow reader skips versions. The
+        call needs a deadline, of an hour at most.
+        """
 
     @_abc_1.abstractmethod
     def CutRelease(
@@ -159,7 +167,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_pb2.ListReleasesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_registry_pb2.ListReleasesResponse, _abc.Awaitable[_registry_pb2.ListReleasesResponse]]: ...
+    ) -> _typing.Union[_abc.Iterator[_registry_pb2.ListReleasesResponse], _abc.AsyncIterator[_registry_pb2.ListReleasesResponse]]:
+        """Oldest first."""
 
     @_abc_1.abstractmethod
     def SetRunState(

@@ -1,0 +1,61 @@
+"""The blob service: immutable bytes by hash, in chunks."""
+
+# ruff: noqa: N802 - gRPC names the methods.
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from pronk.transport.channels import CHUNK_BYTES
+from pronk.wire.v1 import blobs_pb2
+from pronk.wire.v1.blobs_pb2_grpc import BlobServiceServicer
+from pronk_param_server.blobs import Blobs, check_hash
+from pronk_param_server.calls import Context, answered, streamed
+from pronk_param_server.refusal import INVALID, Refusal
+from pronk_param_server.writer import Writer
+
+
+class BlobService(BlobServiceServicer):
+    """Serves `blobs`; hashing happens on the writer thread."""
+
+    def __init__(self, blobs: Blobs, writer: Writer) -> None:
+        self._blobs = blobs
+        self._writer = writer
+
+    @answered
+    async def Put(
+        self, request_iterator: AsyncIterator[blobs_pb2.PutRequest], context: Context
+    ) -> blobs_pb2.PutResponse:
+        """Store a blob."""
+        first = await anext(request_iterator, None)
+        if first is None:
+            raise Refusal(INVALID, "the first message of a blob is missing")
+        check_hash(first.hash)
+        if first.hash in self._blobs:
+            self._blobs.touch(first.hash)
+            return blobs_pb2.PutResponse(stored=False)
+        with self._blobs.upload(first.hash, first.size) as upload:
+            upload.receive(first.chunk)
+            await self._writer.run(upload.hash_newest)
+            async for request in request_iterator:
+                upload.receive(request.chunk)
+                await self._writer.run(upload.hash_newest)
+            upload.finish()
+        return blobs_pb2.PutResponse(stored=True)
+
+    @streamed
+    async def Get(
+        self, request: blobs_pb2.GetRequest, context: Context
+    ) -> AsyncIterator[blobs_pb2.GetResponse]:
+        """Send a blob, from memory or from disk."""
+        check_hash(request.hash)
+        content = self._blobs.content(request.hash)
+        if content is None:
+            path = self._blobs.path(request.hash)
+            with await asyncio.to_thread(path.open, "rb") as file:
+                size = path.stat().st_size
+                while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                    yield blobs_pb2.GetResponse(size=size, chunk=chunk)
+            return
+        for start in range(0, max(len(content), 1), CHUNK_BYTES):
+            chunk = content[start : start + CHUNK_BYTES]
+            yield blobs_pb2.GetResponse(size=len(content), chunk=chunk)

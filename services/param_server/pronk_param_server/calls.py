@@ -1,0 +1,77 @@
+"""What every call has in common: a limit on its request, and refusals as statuses."""
+
+import functools
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from pronk.telemetry import logs, metrics
+from pronk_param_server.refusal import INVALID, Refusal
+
+S = TypeVar("S")
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+SMALL_BYTES = 64 << 10
+"""Most requests are smaller."""
+LARGE_BYTES = 2 << 20
+"""Specs, manifests and reports of episodes are smaller."""
+
+_EXPECTED = (Refusal, OSError, sqlite3.Error)
+
+
+def answered(
+    method: Callable[[S, Q, Context], Awaitable[A]],
+) -> Callable[[S, Q, Context], Awaitable[A]]:
+    """A call with one answer: refusals and failures of the disk become statuses, and count."""
+
+    @functools.wraps(method)
+    async def call(self: S, request: Q, context: Context) -> A:
+        try:
+            return await method(self, request, context)
+        except _EXPECTED as error:
+            failure = error
+        await _end(context, method.__name__, failure)
+        raise failure  # never reached: ending a call raises
+
+    return call
+
+
+def streamed(
+    method: Callable[[S, Q, Context], AsyncIterator[A]],
+) -> Callable[[S, Q, Context], AsyncIterator[A]]:
+    """A call with a stream of answers; see `answered`."""
+
+    @functools.wraps(method)
+    async def call(self: S, request: Q, context: Context) -> AsyncIterator[A]:
+        try:
+            async for answer in method(self, request, context):
+                yield answer
+            return
+        except _EXPECTED as error:
+            failure = error
+        await _end(context, method.__name__, failure)
+
+    return call
+
+
+async def _end(context: Context, method: str, error: Exception) -> None:
+    if isinstance(error, Refusal):
+        code, message = error.code, str(error)
+    else:
+        code, message = grpc.StatusCode.INTERNAL, f"the server's disk fails: {error}"
+        logs.get().error("disk_failed", method=method, why=str(error))
+    metrics.RPC_REFUSED.labels(method, code.name).inc()
+    await context.abort(code, message)
+
+
+def check_size(request: Message, limit: int = SMALL_BYTES) -> None:
+    """Refuse a request that is larger than such a request can be."""
+    size = request.ByteSize()
+    if size > limit:
+        raise Refusal(INVALID, f"the request has {size} bytes, at most {limit} are taken")

@@ -1,0 +1,138 @@
+"""`pronk param-server`: wires the pieces together."""
+
+import asyncio
+import secrets
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pronk.config import Experiment, experiment_hash
+from pronk.config import load as load_experiment
+from pronk.startup import run_service
+from pronk.telemetry import logs, metrics
+from pronk.transport import settings as environment
+from pronk.transport.health import Health
+from pronk.transport.security import authority
+from pronk.transport.server import create_server
+from pronk.transport.settings import Settings
+from pronk.wire.v1 import blobs_pb2, registry_pb2
+from pronk.wire.v1.blobs_pb2_grpc import add_BlobServiceServicer_to_server
+from pronk.wire.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
+from pronk_param_server.blob_service import BlobService
+from pronk_param_server.blobs import Blobs
+from pronk_param_server.ledger import Ledger
+from pronk_param_server.registry import Registry
+from pronk_param_server.state import State
+from pronk_param_server.store import Store
+from pronk_param_server.writer import Writer
+
+_SERVICES = (
+    registry_pb2.DESCRIPTOR.services_by_name["RegistryService"],
+    blobs_pb2.DESCRIPTOR.services_by_name["BlobService"],
+)
+_TICK_SECONDS = 0.1
+_SWEEP_SECONDS = 1.0
+_GRACE_SECONDS = 2.0
+
+
+def param_server(
+    config: Annotated[Path, typer.Option("--config", help="The experiment, a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, over the file's; repeatable.")
+    ] = None,
+) -> None:
+    """Hold the run's state: members, epochs, versions, releases."""
+
+    def main(stop: threading.Event) -> None:
+        experiment = load_experiment(config, overrides or ())
+        settings = environment.load()
+        logs.setup("param-server", settings.log_level)
+        asyncio.run(serve(experiment, settings, stop))
+
+    run_service(main)
+
+
+async def serve(experiment: Experiment, settings: Settings, stop: threading.Event) -> None:
+    """Serve until `stop` is set.
+
+    Raises:
+        Misconfigured: an address is taken or unprotected, or the run directory does not fit.
+    """
+    writer = Writer()
+    folder = settings.required_run_dir() / "server"
+    try:
+        store = await writer.run(Store, folder)
+        try:
+            await _serve(experiment, settings, stop, store, writer, folder / "blobs")
+        finally:
+            await writer.run(store.close)
+    finally:
+        writer.close()
+
+
+async def _serve(
+    experiment: Experiment,
+    settings: Settings,
+    stop: threading.Event,
+    store: Store,
+    writer: Writer,
+    blob_folder: Path,
+) -> None:
+    saved = await writer.run(store.load, experiment.name, experiment_hash(experiment))
+    shares = {
+        policy: experiment.slots_of(policy) / experiment.actor.slots
+        for policy in experiment.policies
+    }
+    state = State(saved, shares, time.monotonic())
+    released = {name for r in saved.releases.values() for name in r.manifest.blobs}
+    blobs = Blobs(blob_folder, released, time.monotonic)
+    known = authority(settings)
+    incarnation = secrets.token_hex(8)
+    registry = Registry(
+        state, Ledger(state, store, writer), writer, blobs, blob_folder, known, shares, incarnation
+    )
+
+    health = Health(settings.health_listen)
+    metrics_port = metrics.serve(settings.metrics_listen.host, settings.metrics_listen.port)
+    server, port = create_server(settings, _SERVICES, known)
+    add_RegistryServiceServicer_to_server(registry, server)
+    add_BlobServiceServicer_to_server(BlobService(blobs, writer), server)
+    await server.start()
+    health.set_ready(True)
+    logs.get().info(
+        "listening",
+        address=f"{settings.listen.host}:{port}",
+        health_port=health.port,
+        metrics_port=metrics_port,
+        run=saved.run.run,
+        incarnation=incarnation,
+    )
+    beat = asyncio.create_task(_beat(health, writer))
+    await _sweep_until(stop, registry)
+    health.set_ready(False)
+    beat.cancel()
+    await registry.close()
+    await server.stop(_GRACE_SECONDS)
+    health.close()
+    logs.get().info("stopped")
+
+
+async def _sweep_until(stop: threading.Event, registry: Registry) -> None:
+    next_sweep = 0.0
+    while not stop.is_set():
+        now = time.monotonic()
+        if now >= next_sweep:
+            next_sweep = now + _SWEEP_SECONDS
+            registry.sweep(now)
+        await asyncio.sleep(_TICK_SECONDS)
+
+
+async def _beat(health: Health, writer: Writer) -> None:
+    """Feed liveness: the event loop turns and the writer thread answers."""
+    while True:
+        await writer.run(lambda: None)
+        health.beat()
+        await asyncio.sleep(_SWEEP_SECONDS)
