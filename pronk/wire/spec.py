@@ -141,9 +141,9 @@ def from_proto(message: spec_pb2.EnvironmentSpec) -> EnvironmentSpec:
     """The spec of a wire message.
 
     Raises:
-        WireError: an action of no kind, or an unknown dtype.
+        WireError: "spec" where it describes no environment, "dtype" where one is unknown.
     """
-    return EnvironmentSpec(
+    spec = EnvironmentSpec(
         environment=message.environment,
         observation=tuple(
             ArraySpec(a.name, dtype_from_wire(a.dtype).name, tuple(a.shape), a.low, a.high)
@@ -155,6 +155,36 @@ def from_proto(message: spec_pb2.EnvironmentSpec) -> EnvironmentSpec:
         agents=tuple(message.agents),
         frames_per_step=message.frames_per_step,
     )
+    _check(spec)
+    return spec
+
+
+def _check(spec: EnvironmentSpec) -> None:
+    """Refuse what no environment can have: it came from another process."""
+    for kind, names in (
+        ("observation", [array.name for array in spec.observation]),
+        ("action", [action.name for action in spec.action]),
+        ("task", spec.tasks),
+        ("agent", spec.agents),
+    ):
+        if not names:
+            raise WireError("spec", f"no {kind}")
+        if len(set(names)) != len(names):
+            raise WireError("spec", f"two of one name: {kind} {sorted(names)}")
+    if spec.frames_per_step < 1:
+        raise WireError("spec", f"{spec.frames_per_step} frames per step")
+    for action in spec.action:
+        _check_action(action)
+
+
+def _check_action(action: ActionSpec) -> None:
+    if isinstance(action, DiscreteSpec):
+        if not action.choices or min(action.choices) < 1:
+            raise WireError("spec", f"action {action.name!r}: choices {action.choices}")
+        if action.scalar and len(action.choices) != 1:
+            raise WireError("spec", f"action {action.name!r}: a scalar of several choices")
+    elif not len(action.low) == len(action.high) == action.size:
+        raise WireError("spec", f"action {action.name!r}: bounds do not fit its shape")
 
 
 def _action_from_proto(message: spec_pb2.ActionSpec) -> ActionSpec:
