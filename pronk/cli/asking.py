@@ -9,20 +9,16 @@ from typing import Self
 
 import grpc
 
+from pronk.cli.failure import Failed
 from pronk.cli.vitals import Monitor, Vitals
 from pronk.errors import Misconfigured
 from pronk.transport import channels, retry
+from pronk.transport.cluster import status
 from pronk.transport.settings import Address, Settings, parse_address
 from pronk.transport.settings import load as load_settings
-from pronk.wire.v1 import registry_pb2, registry_pb2_grpc
 
-_CALL_SECONDS = 1.0
 _POLL_SECONDS = 0.5
 _REFUSALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-
-
-class Unreachable(RuntimeError):  # noqa: N818 - it reads as what it says
-    """The parameter server does not answer. The message is one line."""
 
 
 @contextmanager
@@ -52,7 +48,7 @@ def telling_outage(server: Address) -> Iterator[None]:
     """Turn failed calls into errors that a person understands.
 
     Raises:
-        Unreachable: nobody answers.
+        Failed: nobody answers.
         Misconfigured: the credentials are refused.
     """
     try:
@@ -64,17 +60,11 @@ def telling_outage(server: Address) -> Iterator[None]:
                 f"{server} refuses: {retry.details_of(error)}; see PRONK_TOKEN and PRONK_TLS_CA"
             ) from None
         if retry.is_transient(error):
-            raise Unreachable(
+            raise Failed(
                 f"no parameter server answers at {server}: "
                 "start a cluster (`pronk up`) or set PRONK_SERVER"
             ) from None
-        raise Unreachable(f"{server} answered: {retry.details_of(error)}") from None
-
-
-def ask(channel: grpc.Channel, *, seconds: float = _CALL_SECONDS) -> registry_pb2.GetStatusResponse:
-    """One answer within `seconds`."""
-    stub = registry_pb2_grpc.RegistryServiceStub(channel)
-    return stub.GetStatus(registry_pb2.GetStatusRequest(), timeout=seconds)
+        raise Failed(f"{server} answered: {retry.details_of(error)}") from None
 
 
 class Poller:
@@ -100,12 +90,12 @@ class Poller:
     ) -> None:
         """Stop asking."""
         self._stop.set()
-        self._thread.join(2 * _CALL_SECONDS)
+        self._thread.join(channels.CALL_SECONDS)
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                answer = ask(self._channel)
+                answer = status(self._channel)
             except grpc.RpcError:
                 pass
             else:

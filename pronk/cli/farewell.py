@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pronk.cli.picture import duration
+from pronk.cli.releases import policy_folders
 from pronk.cli.rundir import RunDirectory
+from pronk.cli.words import duration
 from pronk.config import Experiment
 
 
@@ -28,7 +29,7 @@ def farewell(directory: RunDirectory, experiment: Experiment, console: Console) 
         title = f"{experiment.name} {policy}" if several else experiment.name
         reason = summary.get("stop_reason") or "finished"
         console.print(Text.assemble("\n", (title, "bold"), f"  {reason}"), soft_wrap=True)
-        console.print(_facts(folder, summary, directory, policy))
+        console.print(_facts(folder, summary, policy))
     console.print(_pointers(directory), soft_wrap=True)
 
 
@@ -40,7 +41,7 @@ def _read(path: Path) -> dict[str, Any]:
     return summary
 
 
-def _facts(folder: Path, summary: dict[str, Any], directory: RunDirectory, policy: str) -> Table:
+def _facts(folder: Path, summary: dict[str, Any], policy: str) -> Table:
     grid = _grid()
     mean = summary.get("return_mean_last_100")
     if mean is not None:
@@ -51,7 +52,7 @@ def _facts(folder: Path, summary: dict[str, Any], directory: RunDirectory, polic
             f"{summary['steps']:,} steps ({summary['frames']:,} frames) in "
             f"{duration(summary['seconds'])}: {summary['steps_per_second']:,.0f} steps/s",
         )
-    if releases := releases_of(directory.policies, policy):
+    if releases := policy_folders(folder, policy):
         grid.add_row("policy", str(releases[-1]))
     curve = folder / "curve.png"
     if curve.exists():
@@ -72,13 +73,3 @@ def _grid() -> Table:
     grid.add_column(style="dim", min_width=10)
     grid.add_column(overflow="fold")
     return grid
-
-
-def releases_of(policies: Path, policy: str | None = None) -> list[Path]:
-    """Folders of releases, oldest first; of one policy, or of all by name."""
-    found = []
-    for folder in policies.glob("*-*") if policies.is_dir() else ():
-        name, _, number = folder.name.rpartition("-")
-        if number.isdigit() and (policy is None or name == policy):
-            found.append((name, int(number), folder))
-    return [folder for _, _, folder in sorted(found)]

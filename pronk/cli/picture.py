@@ -11,6 +11,7 @@ from rich.text import Text
 
 from pronk.cli.supervisor import ChildStatus
 from pronk.cli.vitals import Member, Vitals
+from pronk.cli.words import duration, percent, short
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ACTORS_SHOWN = 8
@@ -70,7 +71,7 @@ def line(scene: Scene) -> str:
     parts = [f"{duration(scene.seconds):>7}", scene.phase]
     if vitals is not None and vitals.updates:
         if vitals.progress is not None:
-            parts.append(f"{vitals.progress:.0%}")
+            parts.append(percent(vitals.progress))
         parts.append(f"frames {short(vitals.frames)}")
         if vitals.steps_per_second is not None:
             parts.append(f"{vitals.steps_per_second:,.0f} steps/s")
@@ -83,24 +84,6 @@ def line(scene: Scene) -> str:
         if vitals.seconds_left is not None:
             parts.append(f"{duration(vitals.seconds_left)} left")
     return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3:07`, `2:03:07`."""
-    whole = round(seconds)
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}:{minutes:02}:{rest:02}"
-    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
-
-
-def short(count: float) -> str:
-    """`950`, `12.3 k`, `4.56 M`."""
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count:g}"
 
 
 def _title(scene: Scene) -> RenderableType:
@@ -126,7 +109,7 @@ def _progress(scene: Scene) -> RenderableType:
     bar = ProgressBar(
         total=1.0, completed=share or 0.0, pulse=not known, complete_style="green", width=None
     )
-    left = "" if share is None else f"{share:.0%}".replace("%", " %")
+    left = "" if share is None else percent(share)
     if vitals is not None and vitals.seconds_left is not None:
         left += f"  {duration(vitals.seconds_left)} left"
     grid.add_row(bar, Text(left))
@@ -187,5 +170,5 @@ def _child(child: ChildStatus, member: Member | None) -> tuple[RenderableType, .
         facts.append(f"{member.steps_per_second:,.0f} steps/s")
     if member is not None and member.waiting is not None:
         word = "waits" if member.kind == "learner" else "blocked"
-        facts.append(f"{word} {member.waiting:.0%}".replace("%", " %"))
+        facts.append(f"{word} {percent(member.waiting)}")
     return Text(child.name), state, Text(" · ".join(facts), style="dim")

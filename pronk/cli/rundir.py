@@ -129,7 +129,7 @@ def differences(old: Experiment, new: Experiment) -> list[str]:
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict):
         return {prefix.removesuffix("."): value}
     leaves: dict[str, Any] = {}
     for key, child in value.items():

@@ -8,6 +8,7 @@ from itertools import groupby
 from types import TracebackType
 from typing import Literal, Self
 
+from pronk.cli.failure import Failed
 from pronk.cli.process import Process, Program, describe_exit
 from pronk.errors import Misconfigured
 
@@ -15,10 +16,6 @@ _MISCONFIGURED = 2
 _POLL_SECONDS = 0.02
 
 State = Literal["running", "restarting", "stopping", "stopped"]
-
-
-class GaveUp(RuntimeError):  # noqa: N818 - it reads as what it says
-    """A program died so often that restarting it makes no sense. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class Supervisor:
 
         Raises:
             Misconfigured: a child ended with status 2; the message is its last line.
-            GaveUp: a child died too often.
+            Failed: a child died too often.
         """
         now = time.monotonic()
         for child in self._children:
@@ -156,7 +153,7 @@ class Supervisor:
             child.deaths.popleft()
         if len(child.deaths) >= self._rule.deaths:
             child.state = "stopped"
-            raise GaveUp(self._too_often(child, status, process.last_line()))
+            raise Failed(self._too_often(child, status, process.last_line()))
         child.in_a_row += 1
         wait = self._rule.wait(child.in_a_row)
         child.restart_at = now + wait

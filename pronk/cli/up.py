@@ -1,25 +1,25 @@
 """`pronk up`: a whole cluster on this machine, from its start to its end."""
 
-import os
 import sys
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pronk import config as experiments
 from pronk.cli import preflight
+from pronk.cli.failure import Failed
 from pronk.cli.farewell import farewell, how_to_resume
 from pronk.cli.picture import Scene
 from pronk.cli.rundir import RunDirectory, fresh
 from pronk.cli.session import Cluster, Judge, cluster
 from pronk.cli.signals import Signals
-from pronk.cli.supervisor import GaveUp
-from pronk.cli.view import LiveView, PlainView, Screen
-from pronk.cli.vitals import Vitals
+from pronk.cli.view import LiveView, PlainView, Screen, Terminal, surviving_its_reader
 from pronk.config import Experiment
+from pronk.errors import Misconfigured
 from pronk.transport.redis import connect as connect_redis
 
 _TICK_SECONDS = 0.05
@@ -55,68 +55,86 @@ def up(
 
     [cyan]pronk up configs/cartpole.yaml --actors 4 --set env.id=Acrobot-v1[/cyan]
 
-    [cyan]pronk up runs/NAME/config.yaml --run-dir runs/NAME --set stop.frames=2e6[/cyan]
+    [cyan]pronk up runs/NAME/config.yaml --run-dir runs/NAME --set stop.frames=2_000_000[/cyan]
     """
-    experiment = read(config, actors, overrides or [])
-    directory = RunDirectory(run_dir) if run_dir is not None else fresh(experiment)
-    if redis_url is not None:
-        connect_redis(redis_url).close()  # refuses what is no address
-    directory.check(experiment)
-    with Signals() as signals:
-        preflight.check(experiment, signals.stop)
-        if signals.number is None:
-            failure = _run(experiment, directory, redis_url, headless, signals)
-    if signals.number is not None:
-        _say(f"stopped; go on with: {how_to_resume(directory)}", signals)
-        raise typer.Exit(128 + signals.number)
-    if failure is not None:
-        _say(failure, signals)
-        raise typer.Exit(1)
-    farewell(directory, experiment, Console())
-
-
-def read(config: Path, actors: int | None, overrides: list[str]) -> Experiment:
-    """The experiment as `up` runs it."""
     counted = [] if actors is None else [f"actor.count={actors}"]
-    return experiments.load(config, [*overrides, *counted])
+    experiment = experiments.load(config, [*(overrides or []), *counted])
+    directory = RunDirectory(run_dir) if run_dir is not None else fresh(experiment)
+    with Signals() as signals:
+        train(experiment, directory, redis_url, signals, open_screen(headless))
+    if signals.number is not None:
+        with suppress(OSError):  # the terminal may be gone
+            print(f"pronk: stopped; go on with: {how_to_resume(directory)}", file=sys.stderr)
+        raise typer.Exit(128 + signals.number)
+    with surviving_its_reader():
+        farewell(directory, experiment, Terminal())
 
 
-def _run(
+def train(
     experiment: Experiment,
     directory: RunDirectory,
     redis_url: str | None,
-    headless: bool,
     signals: Signals,
-) -> str | None:
-    """Run until an end; None when the stop condition was met, else why it was not."""
-    console = Console()
-    plain = headless or not console.is_terminal
-    screen = Screen(PlainView(console) if plain else LiveView(console))
-    director = Director(experiment, directory, screen)
+    screen: Screen,
+) -> None:
+    """Run a cluster until its stop condition is met or a signal came.
+
+    Whatever the end, its processes are stopped in order.
+
+    Raises:
+        Misconfigured: the experiment cannot run, before or after it was started.
+        Failed: the run failed, or a process died again and again.
+    """
     try:
+        check(experiment, directory, redis_url, signals)
+        if signals.stop.is_set():
+            return
+        director = Director(experiment, directory, screen)
         with cluster(experiment, directory, redis_url, screen.tell) as running:
             try:
-                return _watch(running, director, signals)
+                _watch(running, director, signals)
             finally:
                 director.stopping = True
-                running.supervisor.drain(lambda: _meanwhile(running, director, signals))
+                running.supervisor.drain(partial(_meanwhile, running, director, signals))
     finally:
         screen.close()
 
 
-def _watch(running: Cluster, director: "Director", signals: Signals) -> str | None:
+def check(
+    experiment: Experiment, directory: RunDirectory, redis_url: str | None, signals: Signals
+) -> None:
+    """See what can be seen to be wrong before anything starts.
+
+    Raises:
+        Misconfigured: something is.
+    """
+    if redis_url is not None:
+        try:
+            connect_redis(redis_url).close()
+        except Misconfigured as error:
+            raise Misconfigured(str(error).replace("PRONK_REDIS_URL", "--redis-url")) from None
+    directory.check(experiment)
+    preflight.check(experiment, signals.stop)
+
+
+def open_screen(headless: bool) -> Screen:
+    """Where the run is shown."""
+    console = Terminal()
+    plain = headless or not console.is_terminal
+    return Screen(PlainView(console) if plain else LiveView(console))
+
+
+def _watch(running: Cluster, director: "Director", signals: Signals) -> None:
     judge = Judge()
     while not signals.stop.wait(_TICK_SECONDS):
-        try:
-            running.supervisor.tick()
-        except GaveUp as error:
-            return str(error)
+        running.supervisor.tick()
         director.show(running)
         vitals = running.poller.newest
         end = judge.end(vitals, time.monotonic())
+        if end == "FINISHED":
+            return
         if end is not None and vitals is not None:
-            return None if end == "FINISHED" else f"the run failed: {vitals.reason}"
-    return "stopped"
+            raise Failed(f"the run failed: {vitals.reason}")
 
 
 def _meanwhile(running: Cluster, director: "Director", signals: Signals) -> bool:
@@ -137,29 +155,16 @@ class Director:
     def show(self, running: Cluster) -> None:
         """Show the present moment."""
         vitals = running.poller.newest
+        training = vitals is not None and vitals.updates > 0
         self._screen.show(
             Scene(
                 name=self._experiment.name,
                 environment=self._experiment.env.id,
                 run_dir=str(self._directory.path),
                 seconds=time.monotonic() - self._started,
-                phase=self._phase(vitals),
+                phase="stopping" if self.stopping else "training" if training else "starting",
                 children=running.supervisor.statuses(),
                 vitals=vitals,
                 goal=self._experiment.stop.return_mean,
             )
         )
-
-    def _phase(self, vitals: Vitals | None) -> str:
-        if self.stopping:
-            return "stopping"
-        return "training" if vitals is not None and vitals.updates else "starting"
-
-
-def _say(message: str, signals: Signals) -> None:
-    if signals.closed_terminal:
-        return
-    try:
-        print(f"pronk: {message}", file=sys.stderr, flush=True)
-    except OSError:  # nobody is there to read it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

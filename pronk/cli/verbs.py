@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
+from pronk.cli.failure import Failed
 from pronk.errors import Misconfigured
 
 _ENTRY_POINTS = "pronk.commands"
@@ -64,12 +65,10 @@ _OWN = (
         "status",
         "pronk.cli.status:status",
         "Who is in the cluster, how fast, who waits for whom.",
-        "param-server",
+        "actor",
         _ASK,
     ),
-    Verb(
-        "policy", "pronk.cli.policy:policy", "List, show and export policies.", "param-server", _ASK
-    ),
+    Verb("policy", "pronk.cli.policy:policy", "List, show and export policies.", "actor", _ASK),
     Verb("bench", "pronk.cli.bench:bench", "Measure how fast this machine trains.", "local", _ASK),
     Verb(
         "doctor",
@@ -113,13 +112,19 @@ def ending_well(command: str = "pronk") -> Iterator[None]:
     try:
         yield
     except TyperException as error:
-        _refuse(f"{error.format_message().rstrip('.')}; see `{command} --help`")
+        message = error.format_message().rstrip(".")
+        if not message:  # its help was shown instead
+            sys.exit(2)
+        _refuse(f"{message}; see `{command} --help`")
     except Misconfigured as error:
         _refuse(str(error))
+    except Failed as error:
+        _refuse(str(error), status=1)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
 
 
-def _refuse(message: str) -> None:
-    print(f"pronk: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+def _refuse(message: str, status: int = 2) -> None:
+    with suppress(OSError):  # nobody may be there to read it
+        print(f"pronk: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    sys.exit(status)

@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -85,6 +86,24 @@ class PlainView:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+class Terminal(Console):
+    """A console that says so when its reader went away, instead of ending the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich while it handles the error."""
+        raise BrokenPipeError
+
+
+@contextmanager
+def surviving_its_reader() -> Iterator[None]:
+    """Leave the block where standard output cannot be written; what is buffered goes nowhere."""
+    try:
+        yield
+    except OSError:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 class Screen:
     """A view whose terminal may go away: a run does not end because nobody watches it."""
 
@@ -106,12 +125,10 @@ class Screen:
     def _do(self, act: Callable[[View], None]) -> None:
         if self._view is None:
             return
-        try:
+        with surviving_its_reader():
             act(self._view)
-        except OSError:
-            self._view = None
-            with Path(os.devnull).open("w") as nowhere:  # what is still buffered goes there
-                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            return
+        self._view = None
 
 
 class Sparks:

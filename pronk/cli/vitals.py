@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pronk.cli.words import percent
 from pronk.wire.v1 import registry_pb2
 
 _WINDOW_SECONDS = 10.0
@@ -99,10 +100,10 @@ class Vitals:
         waiting, blocked = self.learner_waiting, self.actors_blocked
         parts = []
         if waiting is not None:
-            parts.append(f"learner waits {waiting:.0%}")
+            parts.append(f"learner waits {percent(waiting)}")
         if blocked is not None:
-            parts.append(f"actors blocked {blocked:.0%}")
-        return " · ".join(parts).replace("%", " %") or None
+            parts.append(f"actors blocked {percent(blocked)}")
+        return " · ".join(parts) or None
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for programs."""

@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from pronk.cli.cluster import Addresses, choose_addresses, free_ports, programs
+from pronk.cli.failure import Failed
 from pronk.cli.process import Process, Program
 from pronk.cli.rundir import RunDirectory
-from pronk.cli.supervisor import GaveUp, RestartRule, Supervisor
+from pronk.cli.supervisor import RestartRule, Supervisor
 from pronk.config import parse
 from pronk.errors import Misconfigured
 
@@ -135,7 +136,7 @@ def test_too_many_deaths_end_it_with_the_reason_and_the_log(tmp_path: Path) -> N
     code = "import sys; print('boom', file=sys.stderr); sys.exit(1)"
     with (
         Supervisor([program(tmp_path, "a", code)], QUICK) as supervisor,
-        pytest.raises(GaveUp) as caught,
+        pytest.raises(Failed) as caught,
     ):
         tick_until(supervisor, never)
     assert str(caught.value) == (
@@ -237,7 +238,8 @@ def test_nothing_survives_a_killed_supervisor(tmp_path: Path) -> None:
     parent = f"""
         import sys, time
         from pathlib import Path
-        from pronk.cli.process import Program
+        from pronk.cli.failure import Failed
+from pronk.cli.process import Program
         from pronk.cli.supervisor import Supervisor
         folder = Path({str(tmp_path)!r})
         children = [

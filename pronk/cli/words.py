@@ -1,0 +1,23 @@
+"""Numbers as people read them."""
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3:07`, `2:03:07`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+
+
+def short(count: float) -> str:
+    """`950`, `12.3 k`, `4.56 M`."""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:g}"
+
+
+def percent(share: float) -> str:
+    """`45 %`."""
+    return f"{100 * share:.0f} %"
