@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,9 @@ from types import TracebackType
 from typing import Self
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from pronk.errors import Misconfigured
 
@@ -53,7 +56,7 @@ def valkey_command(port: int, directory: Path, max_memory: int) -> list[str]:
 class EmbeddedValkey:
     """A server for as long as the `with` block lasts, and not longer than this process.
 
-    On Linux the kernel ends it with the thread that started it: start it from the main thread.
+    On Linux the kernel ends it with the thread that started it: only the main thread may.
 
     Attributes:
         port: 0 until it runs, unless one was asked for.
@@ -99,7 +102,10 @@ class EmbeddedValkey:
 
         Raises:
             Misconfigured: the machine has no server to start, or it does not come up.
+            RuntimeError: this is not the main thread.
         """
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("the server would end with this thread: start it from the main one")
         # Somebody may take a free port before the server does.
         attempts = 1 if self.port else _ATTEMPTS
         for attempt in range(1, attempts + 1):
@@ -146,7 +152,8 @@ class EmbeddedValkey:
 def _await_answer(process: "subprocess.Popen[bytes]", port: int) -> None:
     """Wait until `process`, and nobody else, answers on the port."""
     deadline = time.monotonic() + _START_SECONDS
-    with Redis(host=_HOST, port=port, socket_timeout=1, protocol=2) as client:
+    no_retry = Retry(NoBackoff(), 0)
+    with Redis(host=_HOST, port=port, socket_timeout=1, protocol=2, retry=no_retry) as client:
         while process.poll() is None and time.monotonic() < deadline:
             with suppress(RedisError):
                 if client.info("server")["process_id"] == process.pid:
