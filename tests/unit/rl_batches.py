@@ -32,7 +32,7 @@ def ends_to_rows(ends, first_valid):
 def random_batch(rng, terminated, truncated, valid, dtype=torch.float64):
     """A batch around the flags, and the network's (params, values) on it, which want gradients.
 
-    Dead rows hold noise like all others: nothing may read it.
+    Dead rows hold noise like all others, and weights beyond float's range: nothing may read them.
     """
     length, slots = valid.shape
     below, above = (length, slots), (length + 1, slots)
@@ -56,6 +56,7 @@ def random_batch(rng, terminated, truncated, valid, dtype=torch.float64):
         last_reward=torch.zeros(above),
         action_mask=None,
     )
+    batch.behaviour_log_prob[~batch.valid] = -1e9
     params = {"action": normal(*above, 3).requires_grad_()}
     return batch, params, normal(*above).requires_grad_()
 

@@ -57,6 +57,7 @@ def check_vtrace(seed, terminated, truncated, valid):
     )
     discounts = 0.9 * torch.from_numpy(~terminated).double()
     flags = torch.from_numpy(valid)
+    log_rhos[~flags] = 1e9
 
     whole = vtrace.from_log_weights(log_rhos, discounts, rewards, values, valid=flags, **OPTIONS)
 
@@ -108,14 +109,14 @@ def check_loss(seed, terminated, truncated, valid):
     assert int(whole.steps) == valid.sum() == sum(int(piece.steps) for piece in pieces)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(slots=SLOTS, seed=st.integers(0, 2**32 - 1))
 def test_targets_of_a_batch_are_those_of_its_trajectories(slots, seed):
     first_valid, ends = zip(*slots, strict=True)
     check_vtrace(seed, *ends_to_rows(ends, first_valid))
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(slots=SLOTS, seed=st.integers(0, 2**32 - 1))
 def test_loss_of_a_batch_is_the_sum_over_its_trajectories(slots, seed):
     first_valid, ends = zip(*slots, strict=True)
