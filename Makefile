@@ -38,7 +38,7 @@ lint: .venv/installed-dev ## ruff, mypy, import rules, protocol files, generated
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy scripts
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python scripts/generate_proto.py --check
