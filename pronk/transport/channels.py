@@ -14,6 +14,8 @@ MAX_MESSAGE_BYTES = 4 << 20
 """Largest message either side takes."""
 CHUNK_BYTES = 1 << 20
 """Size of the pieces that blobs travel in."""
+INLINE_BYTES = 256 << 10
+"""Blobs of a version that are no larger together ride along with its manifest."""
 CALL_SECONDS = 5.0
 """Deadline of a call with a small answer."""
 BLOB_SECONDS = 120.0

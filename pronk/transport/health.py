@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from pronk.errors import Misconfigured
+from pronk.transport.listening import check_free
 from pronk.transport.settings import Address
 
 LIVENESS = "liveness"
@@ -44,12 +44,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             maximum_concurrent_rpcs=16,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self, self._server)
-        try:
-            self.port = self._server.add_insecure_port(str(listen))
-        except RuntimeError:
-            raise Misconfigured(
-                f"PRONK_HEALTH_LISTEN: cannot listen on {listen}; is the port in use?"
-            ) from None
+        check_free(listen, "PRONK_HEALTH_LISTEN")
+        self.port = self._server.add_insecure_port(str(listen))
         self._server.start()
 
     def beat(self) -> None:

@@ -1,16 +1,19 @@
 """Versions of policies on their way: learner → parameter server → whoever acts with them."""
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import grpc
 
-from pronk.errors import Fenced
+from pronk.errors import Fenced, Misconfigured
 from pronk.policy.bundle import Bundle
 from pronk.policy.manifest import Manifest, from_json, to_json
 from pronk.telemetry import logs, metrics
-from pronk.transport.channels import BLOB_SECONDS, CALL_SECONDS, CHUNK_BYTES
+from pronk.transport.channels import BLOB_SECONDS, CALL_SECONDS, CHUNK_BYTES, INLINE_BYTES
 from pronk.transport.cluster import fenced_or
 from pronk.transport.retry import Reminder, code_of, details_of, is_transient, until_answered
 from pronk.wire.v1 import blobs_pb2
@@ -21,6 +24,9 @@ from pronk.wire.weights import digest
 
 _WATCH_SECONDS = 300.0
 """A watch is opened anew this often, so that a connection that died unseen ends."""
+
+_STOP_SECONDS = 0.2
+"""How often waiting threads look whether they should end."""
 
 OnBundle = Callable[[Bundle], None]
 
@@ -103,10 +109,12 @@ class PolicyPublisher:
 
     def _attempt(self, bundle: Bundle) -> bool:
         message = to_message(bundle.manifest)
-        for name, content in bundle.blobs.items():
-            if name not in self._stored:
-                self._blobs.Put(_pieces(name, content), timeout=BLOB_SECONDS)
-        request = pb.PublishRequest(member=self._member, manifest=message)
+        missing = {name: b for name, b in bundle.blobs.items() if name not in self._stored}
+        if sum(map(len, missing.values())) > INLINE_BYTES:
+            for name, blob in missing.items():
+                self._blobs.Put(_pieces(name, blob), timeout=BLOB_SECONDS)
+            missing = {}
+        request = pb.PublishRequest(member=self._member, manifest=message, blobs=missing)
         try:
             self._registry.Publish(request, timeout=CALL_SECONDS)
         except grpc.RpcError as error:
@@ -122,14 +130,17 @@ class PolicyPublisher:
 
 
 class PolicyWatcher:
-    """Fetches the newest version of a policy, again and again, on a thread of its own.
+    """Fetches the newest version of a policy, again and again, on threads of its own.
+
+    One thread reads the news and keeps only the newest, so that what the transport holds back while
+    the process is busy (or stopped) is skipped; the other fetches and calls back.
 
     Args:
         channel: to the parameter server.
         policy: which.
-        on_bundle: called with every version fetched, on the watcher's thread; versions that were
-            superseded meanwhile are skipped. While it runs, nothing is fetched.
-        stop: ends the thread.
+        on_bundle: called with every version fetched; versions that were superseded meanwhile are
+            skipped. While it runs, nothing is fetched.
+        stop: ends the threads.
     """
 
     def __init__(
@@ -141,61 +152,89 @@ class PolicyWatcher:
         self._on_bundle = on_bundle
         self._stop = stop
         self._after = 0
-        self._answered = False
-        self._thread = threading.Thread(target=self._run, name=f"watch-{policy}", daemon=True)
+        self._stream: grpc.Call | None = None
+        self._has_news = threading.Condition()
+        self._news: _News | None = None
+        self._threads = (
+            threading.Thread(target=self._read, name=f"watch-{policy}", daemon=True),
+            threading.Thread(target=self._fetch, name=f"fetch-{policy}", daemon=True),
+        )
 
     def start(self) -> None:
         """Begin to watch."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def join(self, timeout: float = CALL_SECONDS) -> None:
-        """Wait for the thread to end after `stop` was set."""
-        self._thread.join(timeout)
+        """Wait for the threads to end after `stop` was set."""
+        for thread in self._threads:
+            thread.join(timeout)
 
-    def _run(self) -> None:
+    def _read(self) -> None:
         reminder = Reminder()
         while not self._stop.is_set():
             try:
-                self._watch()
+                self._read_stream()
             except grpc.RpcError as error:
                 expired = code_of(error) == grpc.StatusCode.DEADLINE_EXCEEDED
                 if not expired and not self._stop.is_set() and reminder.due():
                     logs.get().warning("watch_broken", policy=self._policy, why=details_of(error))
-            except BadBlob as error:
-                logs.get().error("bad_blob", policy=self._policy, why=str(error))
             # A server that comes back is asked by everybody at once: spread it.
-            self._stop.wait(0.2)
+            self._stop.wait(random.uniform(0.1, 0.5))  # noqa: S311
 
-    def _watch(self) -> None:
+    def _read_stream(self) -> None:
         request = pb.WatchRequest(policy=self._policy, after_number=self._after)
         stream = self._registry.Watch(request, timeout=_WATCH_SECONDS)
-        ended = threading.Event()
-        threading.Thread(target=self._cancel_on_stop, args=(stream, ended), daemon=True).start()
-        try:
-            for answer in stream:
-                self._adopt(answer.manifest)
-        finally:
-            ended.set()
-            stream.cancel()
+        self._stream = stream
+        sent: dict[str, bytes] = {}
+        for answer in stream:
+            manifest = answer.manifest
+            self._after = manifest.version.number
+            # A blob is sent once: it may have come with a version that nobody looks at any more.
+            sent = {name: blob for name, blob in sent.items() if name in manifest.blobs}
+            sent |= answer.blobs
+            with self._has_news:
+                self._news = _News(manifest, dict(sent))
+                self._has_news.notify()
 
-    def _cancel_on_stop(self, stream: grpc.Call, ended: threading.Event) -> None:
-        while not ended.wait(0.2):
-            if self._stop.is_set():
-                stream.cancel()
-                return
+    def _fetch(self) -> None:
+        while not self._stop.is_set():
+            with self._has_news:
+                self._has_news.wait_for(lambda: self._news, timeout=_STOP_SECONDS)
+                news, self._news = self._news, None
+            if news is not None:
+                self._adopt(news)
+        if self._stream is not None:
+            self._stream.cancel()
 
-    def _adopt(self, message: pb.PolicyManifest) -> None:
+    def _adopt(self, news: "_News") -> None:
+        """Fetch and call back; what fails is left to the next version, or to `_read`'s next try."""
         try:
-            bundle = self._fetcher.fetch(message)
+            bundle = self._fetcher.fetch(news.manifest, news.sent)
         except grpc.RpcError as error:
-            if code_of(error) == grpc.StatusCode.NOT_FOUND:
-                return  # superseded meanwhile: the next one is on its way
-            raise
-        self._after = message.version.number
+            if code_of(error) != grpc.StatusCode.NOT_FOUND:  # else superseded meanwhile
+                self._retry(news, details_of(error))
+            return
+        except (BadBlob, Misconfigured) as error:
+            self._retry(news, str(error))
+            return
         try:
             self._on_bundle(bundle)
         except Exception:
             logs.get().exception("on_bundle_failed", policy=self._policy)
+
+    def _retry(self, news: "_News", why: str) -> None:
+        logs.get().warning("fetch_failed", policy=self._policy, why=why)
+        self._stop.wait(1.0)
+        with self._has_news:
+            self._news = self._news or news
+
+
+class _News(NamedTuple):
+    """A version, and those of its blobs that came with it."""
+
+    manifest: pb.PolicyManifest
+    sent: Mapping[str, bytes]
 
 
 class _Fetcher:
@@ -205,18 +244,23 @@ class _Fetcher:
         self._stub = BlobServiceStub(channel)
         self._kept: dict[str, bytes] = {}
 
-    def fetch(self, message: pb.PolicyManifest) -> Bundle:
+    def fetch(
+        self, message: pb.PolicyManifest, sent: Mapping[str, bytes] = MappingProxyType({})
+    ) -> Bundle:
         manifest = from_json(message.json)
-        blobs = {name: self._kept.get(name) or self._get(name) for name in message.blobs}
+        blobs = {name: self._kept.get(name) or self._take(name, sent) for name in message.blobs}
         self._kept = {name: blob for name, blob in blobs.items() if name != manifest.weights}
         return Bundle.from_blobs(manifest, blobs)
 
+    def _take(self, name: str, sent: Mapping[str, bytes]) -> bytes:
+        blob = sent[name] if name in sent else self._get(name)
+        if digest(blob) != name:
+            raise BadBlob(f"blob {name} arrived with other bytes")
+        return blob
+
     def _get(self, name: str) -> bytes:
         request = blobs_pb2.GetRequest(hash=name)
-        content = b"".join(piece.chunk for piece in self._stub.Get(request, timeout=BLOB_SECONDS))
-        if digest(content) != name:
-            raise BadBlob(f"blob {name} arrived with other bytes")
-        return content
+        return b"".join(piece.chunk for piece in self._stub.Get(request, timeout=BLOB_SECONDS))
 
 
 def fetch_bundle(channel: grpc.Channel, message: pb.PolicyManifest) -> Bundle:

@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 from pronk.errors import Misconfigured
 from pronk.telemetry import metrics
 from pronk.transport.channels import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES
+from pronk.transport.listening import check_free
 from pronk.transport.security import (
     ALL_ROLES,
     ROLES,
@@ -50,6 +51,7 @@ def create_server(
         Misconfigured: the address is taken, or needs TLS and tokens that are missing.
     """
     check_listen(settings, settings.listen)
+    check_free(settings.listen, "PRONK_LISTEN")
     credentials = server_credentials(settings)
     required = {**required_roles(services), _REFLECTION: ALL_ROLES}
     server = grpc.aio.server(
@@ -67,8 +69,8 @@ def create_server(
         return server, server.add_secure_port(address, credentials)
     except RuntimeError:
         raise Misconfigured(
-            f"cannot listen on {address}: the port is in use, the address is not this machine's, "
-            "or certificate and key do not belong together; see PRONK_LISTEN"
+            f"cannot listen on {address} with TLS: PRONK_TLS_CERT and PRONK_TLS_KEY are no "
+            "certificate and its key, or PRONK_TLS_CA is no certificate"
         ) from None
 
 

@@ -135,8 +135,9 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Publish(self, request, context):
-        """Makes a version the newest. Its blobs must be stored before. Idempotent; an older epoch is
-        refused (FAILED_PRECONDITION), one version under two contents too (ALREADY_EXISTS).
+        """Makes a version the newest. Its blobs must be stored before (NOT_FOUND), or come with it.
+        Idempotent; an older epoch is refused (FAILED_PRECONDITION), one version under two contents
+        too (ALREADY_EXISTS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,8 +43,9 @@ class RegistryServiceStub:
     GrantEpoch: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GrantEpochRequest, _registry_pb2.GrantEpochResponse]
     """Grants a learner the sole right to a policy. FAILED_PRECONDITION while another holds a live lease."""
     Publish: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PublishRequest, _registry_pb2.PublishResponse]
-    """Makes a version the newest. Its blobs must be stored before. Idempotent; an older epoch is
-    refused (FAILED_PRECONDITION), one version under two contents too (ALREADY_EXISTS).
+    """Makes a version the newest. Its blobs must be stored before (NOT_FOUND), or come with it.
+    Idempotent; an older epoch is refused (FAILED_PRECONDITION), one version under two contents
+    too (ALREADY_EXISTS).
     """
     Watch: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]
     """The newest version now, and every newer one from then on; a slow reader skips versions. The
@@ -75,8 +76,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GrantEpoch: _aio.UnaryUnaryMultiCallable[_registry_pb2.GrantEpochRequest, _registry_pb2.GrantEpochResponse]  # type: ignore[assignment]
     """Grants a learner the sole right to a policy. FAILED_PRECONDITION while another holds a live lease."""
     Publish: _aio.UnaryUnaryMultiCallable[_registry_pb2.PublishRequest, _registry_pb2.PublishResponse]  # type: ignore[assignment]
-    """Makes a version the newest. Its blobs must be stored before. Idempotent; an older epoch is
-    refused (FAILED_PRECONDITION), one version under two contents too (ALREADY_EXISTS).
+    """Makes a version the newest. Its blobs must be stored before (NOT_FOUND), or come with it.
+    Idempotent; an older epoch is refused (FAILED_PRECONDITION), one version under two contents
+    too (ALREADY_EXISTS).
     """
     Watch: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]  # type: ignore[assignment]
     """The newest version now, and every newer one from then on; a slow reader skips versions. The
@@ -140,8 +142,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.PublishRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.PublishResponse, _abc.Awaitable[_registry_pb2.PublishResponse]]:
-        """Makes a version the newest. Its blobs must be stored before. Idempotent; an older epoch is
-        refused (FAILED_PRECONDITION), one version under two contents too (ALREADY_EXISTS).
+        """Makes a version the newest. Its blobs must be stored before (NOT_FOUND), or come with it.
+        Idempotent; an older epoch is refused (FAILED_PRECONDITION), one version under two contents
+        too (ALREADY_EXISTS).
         """
 
     @_abc_1.abstractmethod

@@ -97,6 +97,13 @@ class Blobs:
         old = {name for name, since in self._pending.items() if since < limit}
         self._drop(old | (self._memory.keys() - self._pending.keys() - set(named)))
 
+    def small(self, names: Iterable[str], limit: int) -> dict[str, bytes]:
+        """Those blobs, if all are in memory and no larger than `limit` together; else none."""
+        contents = {name: self._memory.get(name) for name in names}
+        found = {name: content for name, content in contents.items() if content is not None}
+        fits = len(found) == len(contents) and sum(map(len, found.values())) <= limit
+        return found if fits else {}
+
     def content(self, name: str) -> bytes | None:
         """A blob in memory."""
         return self._memory.get(name)

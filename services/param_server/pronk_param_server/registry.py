@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from pronk.telemetry import logs, metrics
+from pronk.transport.channels import INLINE_BYTES
 from pronk.transport.security import Authority, Roles
 from pronk.wire.v1 import access_pb2
 from pronk.wire.v1 import registry_pb2 as pb
@@ -141,9 +142,10 @@ class Registry(RegistryServiceServicer):
         """Make a version the newest."""
         check_size(request, LARGE_BYTES)
         manifest = request.manifest
-        self._check_blobs(manifest)
         if not self._state.check_publish(request):
             return pb.PublishResponse()
+        await self._take_blobs(request)
+        self._check_blobs(manifest)
         if self._state.decide_reservation(manifest.version) is not None:
             await self._ledger.change(lambda: self._state.decide_reservation(manifest.version))
         async with self._ledger.deciding:  # a grant may be on its way to the disk
@@ -164,13 +166,16 @@ class Registry(RegistryServiceServicer):
         remaining = context.time_remaining()
         if remaining is None or remaining > MAX_WATCH_SECONDS:
             raise Refusal(INVALID, f"a watch needs a deadline of at most {MAX_WATCH_SECONDS} s")
-        after = request.after_number
+        after, sent = request.after_number, set[str]()
         while not self._closing:
             newest = self._state.newest(request.policy)
             news = self._news[request.policy]
             if newest is not None and newest.version.number > after:
                 after = newest.version.number
-                yield pb.WatchResponse(manifest=newest)
+                names = set(newest.blobs)
+                blobs = self._blobs.small(names - sent, INLINE_BYTES)
+                sent = names
+                yield pb.WatchResponse(manifest=newest, blobs=blobs)
             else:
                 await news.wait()
 
@@ -269,6 +274,16 @@ class Registry(RegistryServiceServicer):
     def _close_episodes(self, member: str) -> None:
         for policy, _kind in self._episodes.close(member):
             metrics.EPISODES_LOST.labels(policy).inc()
+
+    async def _take_blobs(self, request: pb.PublishRequest) -> None:
+        if not request.blobs.keys() <= set(request.manifest.blobs):
+            raise Refusal(INVALID, "a blob that the version does not name")
+        for name, content in request.blobs.items():
+            if name not in self._blobs:
+                with self._blobs.upload(name, len(content)) as upload:
+                    upload.receive(content)
+                    await self._writer.run(upload.hash_newest)
+                    upload.finish()
 
     def _check_blobs(self, manifest: pb.PolicyManifest) -> None:
         if not 0 < len(manifest.blobs) <= MAX_BLOBS:
