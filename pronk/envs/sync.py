@@ -18,11 +18,7 @@ from pronk.wire.spec import EnvironmentSpec
 
 
 class SyncSlots:
-    """N Gymnasium environments in a plain loop.
-
-    Gymnasium's own SyncVectorEnv spends 4 µs per environment and step around it; this loop spends
-    about 1 µs.
-    """
+    """N Gymnasium environments in a plain loop, which costs less than half of SyncVectorEnv's."""
 
     def __init__(
         self, name: str, envs: Sequence[gymnasium.Env[Any, Any]], seeds: Sequence[int]
@@ -37,6 +33,7 @@ class SyncSlots:
         self._observations = ObservationLayout(first.observation_space)
         self._actions = ActionLayout(first.action_space)
         self._obs = self._observations.empty(len(self._envs))
+        self._write = self._observations.writer(self._obs)
         self._ended = [False] * len(self._envs)
         infos = [self._reset(i, seed) for i, seed in enumerate(seeds)]
         self._spec = EnvironmentSpec(
@@ -80,7 +77,7 @@ class SyncSlots:
             obs, reward, terminated[slot], truncated[slot], info = self._envs[slot].step(chosen)
             rewards[slot] = float(reward)
             self._ended[slot] = bool(terminated[slot] or truncated[slot])
-            self._observations.write(obs, self._obs, slot)
+            self._write(slot, obs)
             infos.append(info)
         self._write_masks(infos)
         return StepResult(
@@ -110,7 +107,7 @@ class SyncSlots:
 
     def _reset(self, slot: int, seed: int | None) -> dict[str, Any]:
         obs, info = self._envs[slot].reset(seed=seed)
-        self._observations.write(obs, self._obs, slot)
+        self._write(slot, obs)
         self._ended[slot] = False
         return info
 

@@ -38,8 +38,9 @@ def test_batched_and_single_observations_agree():
     layout = ObservationLayout(space)
     rows = [space.sample() for _ in range(4)]
     written = layout.empty(4)
+    write = layout.writer(written)
     for slot, row in enumerate(rows):
-        layout.write(row, written, slot)
+        write(slot, row)
     batched = {
         "body": {"speed": np.stack([row["body"]["speed"] for row in rows])},
         "pair": tuple(np.stack([row["pair"][i] for row in rows]) for i in range(2)),

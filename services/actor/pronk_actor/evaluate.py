@@ -1,0 +1,112 @@
+"""`pronk evaluate`: play with a stored policy."""
+
+import json
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pronk.errors import Misconfigured
+from pronk.startup import limit_threads, tune_allocator
+
+if TYPE_CHECKING:
+    from pronk_actor.stored import StoredPolicy
+
+_MAX_SLOTS = 16
+
+
+def evaluate(
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR|POLICY", help="A run's folder, or a policy's.")
+    ],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 20,
+    gif: Annotated[Path | None, typer.Option(help="Draw one more episode into this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of environments and sampling.")] = 0,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Draw actions instead of taking the most likely.")
+    ] = False,
+) -> None:
+    """Play whole episodes with a stored policy and report their returns.
+
+    Example: pronk evaluate runs/cartpole-1 --episodes 100 --gif play.gif
+    """
+    limit_threads()
+    tune_allocator()
+    from pronk_actor.stored import StoredPolicy, find
+
+    if gif is not None and not gif.absolute().parent.is_dir():
+        raise Misconfigured(f"--gif: {gif.absolute().parent} is no folder")
+    stored = StoredPolicy(find(path))
+    if gif is not None:  # first: what it lacks is told before anything is played
+        _draw(stored, gif, seed, greedy=not sample)
+    report = _play(stored, episodes, seed, greedy=not sample)
+    if gif is not None:
+        report["gif"] = str(gif)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        _show(report)
+
+
+def _play(stored: "StoredPolicy", episodes: int, seed: int, *, greedy: bool) -> dict[str, Any]:
+    import numpy as np
+
+    from pronk import envs
+    from pronk_actor.evaluation import Part, play_episodes, quota
+
+    slots = min(episodes, _MAX_SLOTS)
+    env = envs.make(stored.env, slots, seed)
+    try:
+        part = Part("", slice(0, slots), stored.agent(env, seed, greedy=greedy))
+        ended = play_episodes(env, [part], quota(episodes, slots), threading.Event())[""]
+    finally:
+        env.close()
+    returns = np.array([end.episode.episode_return for end in ended])
+    lengths = np.array([end.episode.steps for end in ended])
+    manifest = stored.bundle.manifest
+    return {
+        "environment": manifest.environment.environment,
+        "policy": manifest.policy,
+        "number": manifest.number,
+        "frames": manifest.frames,
+        "actions": "most likely" if greedy else "sampled",
+        "seed": seed,
+        "episodes": len(returns),
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
+        "length_mean": float(lengths.mean()),
+    }
+
+
+def _draw(stored: "StoredPolicy", gif: Path, seed: int, *, greedy: bool) -> None:
+    from pronk import envs
+    from pronk_actor.gif import film, save
+
+    recorder = envs.record(stored.env, seed)
+    try:
+        pictures = film(recorder, stored.agent(recorder, seed, greedy=greedy))
+    finally:
+        recorder.close()
+    save(pictures, gif)
+
+
+def _show(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    table.add_row("policy", f"{report['policy']}, version {report['number']}")
+    table.add_row("learned", f"{report['frames']:,} frames of {report['environment']}")
+    table.add_row("played", f"{report['episodes']} episodes, {report['actions']} actions")
+    table.add_row(
+        "return", f"[bold]{report['return_mean']:.2f} ± {report['return_std']:.2f}[/bold]"
+    )
+    table.add_row("from … to", f"{report['return_min']:.2f} … {report['return_max']:.2f}")
+    table.add_row("length", f"{report['length_mean']:.1f} steps on average")
+    if "gif" in report:
+        table.add_row("one episode", report["gif"])
+    Console().print(table)

@@ -1,0 +1,122 @@
+"""Sends unrolls of one policy to the buffer, on a thread of its own."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from pronk.errors import Misconfigured
+from pronk.telemetry import logs, metrics
+from pronk.transport.buffer import Producer
+from pronk.wire.codec import encode
+from pronk.wire.errors import WireError
+from pronk.wire.unroll import Unroll
+from pronk_actor.rollout import size_of, split
+
+QUEUE_UNROLLS = 2
+"""Unrolls that may wait to be sent: more would only be older when they arrive."""
+_COMPRESSIBLE = 2.0
+"""Observations that shrink by this factor travel compressed."""
+
+
+class Sender:
+    """Encodes, numbers and sends; while the buffer is full, so is the queue.
+
+    Attributes:
+        error: why it gave up; `offer` raises it.
+    """
+
+    def __init__(self, producer: Producer, policy: str, on_error: Callable[[], None]) -> None:
+        """Start to send unrolls of `policy`; `on_error` is called once if that cannot go on."""
+        self.error: Exception | None = None
+        self._producer = producer
+        self._policy = policy
+        self._on_error = on_error
+        self._waiting: deque[Unroll] = deque()
+        self._busy = False
+        self._changed = threading.Condition()
+        self._closed = False
+        self._give_up = threading.Event()
+        self._sequence = 0
+        self._compress: bool | None = None
+        self._thread = threading.Thread(target=self._run, name=f"send-{policy}", daemon=True)
+        self._thread.start()
+
+    def offer(self, unroll: Unroll, timeout: float) -> bool:
+        """Queue an unroll; False when there was no room for `timeout` seconds.
+
+        Raises:
+            Misconfigured: unrolls of this experiment can never be sent.
+        """
+        with self._changed:
+            self._changed.wait_for(self._has_room_or_failed, timeout)
+            if self.error is not None:
+                raise self.error
+            if len(self._waiting) >= QUEUE_UNROLLS:
+                return False
+            self._waiting.append(unroll)
+            self._changed.notify_all()
+            return True
+
+    def close(self, grace: float, last: Sequence[Unroll] = ()) -> int:
+        """Send what waits, and `last`, for up to `grace` seconds; return how many did not go."""
+        with self._changed:
+            self._waiting.extend(last)
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(grace)
+        self._give_up.set()
+        self._thread.join()
+        left = len(self._waiting) + self._busy
+        if left:
+            logs.get().warning("unrolls_left_behind", policy=self._policy, unrolls=left)
+        return left
+
+    def _has_room_or_failed(self) -> bool:
+        return self.error is not None or len(self._waiting) < QUEUE_UNROLLS
+
+    def _run(self) -> None:
+        while not self._give_up.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
+                unroll = self._waiting.popleft()
+                self._busy = True
+                self._changed.notify_all()
+            try:
+                if not self._send(unroll):
+                    return
+            except Exception as error:
+                self._fail(error)
+                return
+            self._busy = False
+
+    def _send(self, unroll: Unroll) -> bool:
+        unroll.header = replace(unroll.header, sequence=self._sequence + 1)
+        for part in split(unroll):
+            self._sequence = part.header.sequence
+            payload = self._encode(part)
+            member = part.header.member
+            if not self._producer.send(member, self._sequence, payload, self._give_up):
+                return False
+            metrics.UNROLLS_SENT.labels(self._policy).inc()
+        return True
+
+    def _encode(self, part: Unroll) -> bytes:
+        try:
+            if self._compress is None:
+                packed = encode(part, compress=True)
+                self._compress = len(packed) * _COMPRESSIBLE <= size_of(part)
+            return encode(part, compress=self._compress)
+        except WireError as error:
+            raise Misconfigured(
+                f"algorithm.unroll_length: {part.length} steps of {part.slots} slots do not fit "
+                f"into one message ({error}); make it shorter"
+            ) from None
+
+    def _fail(self, error: Exception) -> None:
+        with self._changed:
+            self.error = error
+            self._changed.notify_all()
+        self._on_error()
