@@ -50,6 +50,7 @@ proto: .venv/installed-dev ## generate code and reference pages from proto/ and 
 	$(BIN)/python scripts/generate_docs.py
 
 bench: .venv/installed-local ## environment steps per second of a whole cluster on this machine
+	@mkdir -p runs
 	$(BIN)/pronk bench cluster --json runs/bench.json
 
 clean: ## remove .venv and caches; runs/ stays

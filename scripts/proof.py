@@ -152,7 +152,7 @@ def run(tree: Path, command: str, minutes: float) -> Outcome:
 def try_sabotage(tree: Path, line: Line, sabotage: Sabotage) -> dict[str, Any]:
     """Apply a sabotage, see the command turn red, take it back."""
     path = tree / sabotage.file
-    source = path.read_text(encoding="utf-8")
+    source = path.read_text(encoding="utf-8") if path.is_file() else ""
     command = sabotage.command or line.command
     if source.count(sabotage.search) != 1:
         outcome = Outcome(0, f"{sabotage.file} does not hold the text to change once", 0.0)
