@@ -229,7 +229,9 @@ def test_a_payload_that_never_fits_is_a_misconfiguration(client, keys):
 def test_a_blocked_producer_leaves_when_told(client, keys):
     fill(client, keys, 1)
     sender, stop, left = producer(client, keys, max_entries=1), threading.Event(), []
-    thread = threading.Thread(target=lambda: left.append(sender.send("m", 9, b"z", stop)))
+    thread = threading.Thread(
+        target=lambda: left.append(sender.send("m", 9, b"z", stop)), daemon=True
+    )
     thread.start()
     wait_until(lambda: sender.blocked_seconds > 0.1)
     stop.set()
@@ -262,6 +264,7 @@ def test_a_lost_answer_is_not_a_second_unroll(client, keys, monkeypatch):
     assert sender.send("member", 1, b"x", NEVER)
     assert buffer_state(client, keys).length == 1
     assert sent_metric(keys) - before == 1
+    assert sender.duplicates == 0
 
 
 def losing_the_first_answer(call: Callable) -> Callable:
@@ -523,7 +526,9 @@ def test_a_producer_without_a_server_leaves_when_told(tmp_path, keys):
     stop, left = threading.Event(), []
     with connect(server.url) as client:
         sender = producer(client, keys)
-        thread = threading.Thread(target=lambda: left.append(sender.send("m", 1, b"x", stop)))
+        thread = threading.Thread(
+            target=lambda: left.append(sender.send("m", 1, b"x", stop)), daemon=True
+        )
         thread.start()
         wait_until(lambda: sender.blocked_seconds > 0.3)
         stop.set()
@@ -572,7 +577,8 @@ def test_a_late_server_is_awaited(tmp_path):
     with connect(server.url) as client:
         assert await_server(client, 1, stopped()) is False
         thread = threading.Thread(
-            target=lambda: answers.append(await_server(client, 1, NEVER, lambda: beats.append(1)))
+            target=lambda: answers.append(await_server(client, 1, NEVER, lambda: beats.append(1))),
+            daemon=True,
         )
         thread.start()
         wait_until(lambda: len(beats) > 1)

@@ -281,9 +281,11 @@ def test_broken_compression_is_refused():
 def bomb(declared: int, shape: list[int], real: int = 1 << 20) -> tensor_pb2.Tensor:
     """A frame of zstd that says how large it is, and is `real` zeros."""
     frame = bytearray(zstandard.compress(bytes(real), level=1))
-    # Frame header of a single segment with 4 or 8 bytes of content size (RFC 8878, 3.1.1.1).
-    assert frame[4] >> 6 == 2
-    frame[4:9] = bytes([frame[4] | 0xC0]) + declared.to_bytes(8, "little")
+    # RFC 8878, 3.1.1.1: magic, descriptor (here: 4 bytes of content size), window, content size.
+    assert frame[4] & 0xE0 == 0x80
+    frame[4] |= 0xC0
+    frame[6:10] = declared.to_bytes(8, "little")
+    assert zstandard.frame_content_size(bytes(frame)) == declared
     return tensor_pb2.Tensor(
         dtype=tensor_pb2.DATA_TYPE_UINT8,
         shape=shape,
@@ -307,7 +309,7 @@ def peak_bytes(frame: bytes) -> tuple[str, int]:
         (bomb(1 << 30, [4]), "tensor"),
         (bomb(48 << 20, [4]), "tensor"),
         (bomb(4, [4]), "tensor"),
-        (bomb(2**64 - 1, [2**32 - 1, 2**32 - 1]), "oversized"),
+        (bomb(2**63 - 1, [2**32 - 1, 2**32 - 1]), "oversized"),
         (bomb(MAX_TENSOR_BYTES + 1, [MAX_TENSOR_BYTES + 1]), "oversized"),
         (bomb(4, [2**32 - 1] * 100_000), "tensor"),
         (tensor_pb2.Tensor(dtype=2, compression=1, shape=[0, 2**32 - 1, 2**32 - 1]), "tensor"),

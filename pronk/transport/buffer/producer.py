@@ -95,8 +95,8 @@ class Producer:
         return outcome
 
     def _count(self, outcome: int, lost_contact: bool) -> None:
-        if outcome == scripts.SEEN:
+        # After a lost answer, what the buffer has seen is this very unroll.
+        if outcome == scripts.SEEN and not lost_contact:
             self.duplicates += 1
-        # Added, though the answer was lost: what the buffer had seen is this very unroll.
-        if outcome == scripts.ADDED or lost_contact:
+        else:
             metrics.UNROLLS_SENT.labels(self._keys.policy).inc()
