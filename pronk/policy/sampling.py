@@ -77,7 +77,7 @@ def _draw_discrete(
 ) -> tuple[NDArray[np.int64], Floats]:
     """Actions [N] or [N, choices], and their log-probability [N]."""
     # With slots along the last axis every operation is one long loop, not one per slot.
-    columns = np.ascontiguousarray(logits.T)
+    columns = logits.T.copy()
     if action.scalar:
         return _draw_choice(columns, rng)
     drawn, start = [], 0

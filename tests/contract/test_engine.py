@@ -1,0 +1,117 @@
+"""Engines act only with what the learner computed, and never need torch."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import policy_cases as cases
+import pytest
+
+from pronk.errors import Misconfigured
+from pronk.policy.engine import FingerprintMismatch, OnnxEngine, agree, open_engine
+from pronk.policy.export import Exporter
+from pronk.wire.weights import digest, pack, unpack
+
+
+@pytest.fixture(scope="module")
+def exporter():
+    return Exporter(cases.network_of("dict-lstm"), "default")
+
+
+def bundle_of(exporter, seed=1):
+    network = cases.network_of("dict-lstm")
+    cases.scramble(network, seed)
+    return exporter.bundle(network.state_dict(), epoch=1, number=seed, frames=0)
+
+
+def test_wrong_fingerprint_stops_the_engine(exporter):
+    """Weights of one version under the manifest of another, whatever their hash says."""
+    first, second = bundle_of(exporter, 1), bundle_of(exporter, 2)
+    manifest = second.manifest.model_copy(update={"weights": digest(first.weights)})
+    mixed = replace(second, manifest=manifest, weights=first.weights)
+    with pytest.raises(FingerprintMismatch, match="not acting with it"):
+        open_engine(mixed)
+    with pytest.raises(FingerprintMismatch, match="not acting with it"):
+        open_engine(mixed, like=open_engine(first))
+
+
+@pytest.mark.parametrize("change", [1e-3, -1e-3, float("nan")])
+def test_fingerprint_sees_small_changes(exporter, change):
+    bundle = bundle_of(exporter)
+    arrays = unpack(bundle.weights)
+    bias = arrays["value_head.linear.bias"] + np.float32(change)
+    weights = pack(arrays | {"value_head.linear.bias": bias})
+    with pytest.raises(FingerprintMismatch, match="'value'"):
+        open_engine(replace(bundle, weights=weights))
+
+
+def test_agreement_is_relative_to_ordinary_outputs():
+    logits = np.array([[0.5, -1e9, 2.0]], np.float32)
+    assert agree(logits, logits + np.float32(1e-6))
+    assert not agree(logits, logits + np.array([[1e-3, 0, 0]], np.float32))
+    assert not agree(logits, np.array([[-1e9, 0.5, 2.0]], np.float32))
+    assert not agree(logits, logits[:, :2])
+    assert not agree(logits, logits * np.nan)
+    large = np.array([[1000.0, 1.0]], np.float32)
+    assert agree(large, large + np.float32(1e-3))
+
+
+def test_engine_ignores_inputs_that_the_graph_does_not_take():
+    network = cases.network_of("mlp-none-discrete")
+    bundle = Exporter(network, "default").bundle(network.state_dict(), epoch=1, number=1, frames=0)
+    engine = open_engine(bundle)
+    batch = cases.batch_of(network)
+    alone = engine.step({"obs.default": batch["obs.default"]})
+    assert cases.worst(alone, engine.step(batch)) == 0
+
+
+def test_version_is_reused_only_for_the_same_network(exporter):
+    bundle = bundle_of(exporter)
+    engine = open_engine(bundle)
+    assert engine.fits(bundle.manifest)
+    assert isinstance(open_engine(bundle_of(exporter, 2), like=engine), OnnxEngine)
+    other = Exporter(cases.network_of("mlp-none-discrete"), "default")
+    network = cases.network_of("mlp-none-discrete")
+    grown = other.bundle(network.state_dict(), epoch=1, number=2, frames=0)
+    assert not engine.fits(grown.manifest)
+    assert set(open_engine(grown, like=engine).step(cases.batch_of(network))) == {
+        *("dist.default", "value")
+    }
+
+
+def test_torch_policy_without_torch_names_the_extra(monkeypatch):
+    network = cases.network_of("mlp-none-discrete")
+    exporter = Exporter(network, "default", engine="torch")
+    bundle = exporter.bundle(network.state_dict(), epoch=1, number=1, frames=0)
+    monkeypatch.setitem(sys.modules, "pronk.policy.torch_engine", None)
+    with pytest.raises(Misconfigured, match=r"install pronk\[actor-torch\]"):
+        open_engine(bundle)
+
+
+_ACTOR = """
+import sys
+from pathlib import Path
+import numpy as np
+from pronk.policy import bundle, engine, manifest, probe, sampling, signature
+from pronk.wire import weights
+
+loaded = bundle.Bundle.load(Path(sys.argv[1]))
+spec, core = loaded.manifest.environment, loaded.manifest.core
+running = engine.open_engine(loaded)
+running = engine.open_engine(loaded, like=running)
+outputs = running.step(probe.make(spec, core, rows=7))
+params = signature.group(outputs, signature.DISTRIBUTION)
+action, log_prob = sampling.sample(spec.action, params, np.random.default_rng(0))
+assert log_prob.shape == (7,) and np.isfinite(log_prob).all()
+assert "torch" not in sys.modules, "torch was imported"
+print("acted")
+"""
+
+
+def test_acting_needs_no_torch(exporter, tmp_path):
+    bundle_of(exporter).save(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", _ACTOR, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.returncode) == ("acted\n", 0), done.stderr
