@@ -21,10 +21,8 @@ from pronk.config.schema import NetworkConfig
 from pronk.policy.bundle import Bundle
 from pronk.policy.manifest import Manifest
 from pronk.transport.channels import connect
-from pronk.transport.membership import Membership
 from pronk.transport.settings import Address, Settings
 from pronk.wire.spec import ArraySpec, DiscreteSpec, EnvironmentSpec
-from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.weights import digest
 
 EXPERIMENT_YAML = "name: tiny\nenv: {id: CartPole-v1}\n"
@@ -96,10 +94,8 @@ class ServerThread:
     def __init__(self, run_dir: Path, text: str = EXPERIMENT_YAML, **settings: Any) -> None:
         self.experiment = tiny_experiment(text)
         self.hash = experiment_hash(self.experiment)
-        self.address = Address("127.0.0.1", free_port())
-        self.settings = Settings(
-            **{"run_dir": run_dir, "listen": self.address, "server": self.address, **settings}
-        )
+        self.address = settings.pop("address", None) or Address("127.0.0.1", free_port())
+        self.settings = Settings(**{"run_dir": run_dir, "listen": self.address, **settings})
         self.stop = threading.Event()
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -124,15 +120,6 @@ class ServerThread:
 
     def connect(self, **settings: Any) -> grpc.Channel:
         return connect(Settings(**{"server": self.address, **settings}))
-
-    def member(
-        self,
-        channel: grpc.Channel,
-        kind: pb.MemberKind.ValueType,
-        policies: tuple[str, ...] = ("default",),
-    ) -> Membership:
-        spec = None if kind == pb.MEMBER_KIND_LEARNER else SPEC
-        return Membership(channel, kind, self.hash, policies, spec)
 
 
 class ServerProcess:

@@ -73,8 +73,9 @@ class Registry(RegistryServiceServicer):
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
         """Issue a member id."""
         check_size(request, LARGE_BYTES)
+        change = self._state.decide_registration(request)
         self._check_role(context, _role_of(request.kind))
-        if self._state.decide_registration(request) is not None:
+        if change is not None:
             await self._ledger.change(lambda: self._state.decide_registration(request))
         member = self._state.members.register(request, time.monotonic())
         return pb.RegisterResponse(

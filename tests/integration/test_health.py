@@ -1,0 +1,100 @@
+"""Health checks as Kubernetes makes them: liveness and readiness apart, on their own port."""
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from param_servers import ServerThread, eventually, free_port
+from pronk_param_server import main
+from pronk_param_server.writer import Writer
+
+from pronk.errors import Misconfigured
+from pronk.transport.health import Health
+from pronk.transport.settings import Address
+
+ANY = Address("127.0.0.1", 0)
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def check(port: int, service: str) -> int:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service=service)
+        return int(stub.Check(request, timeout=5).status)
+
+
+def test_liveness_and_readiness_are_apart() -> None:
+    health = Health(ANY)
+    assert check(health.port, "liveness") == SERVING
+    assert check(health.port, "readiness") == check(health.port, "") == NOT_SERVING
+    health.set_ready(True)
+    assert check(health.port, "readiness") == check(health.port, "") == SERVING
+    health.set_ready(False)
+    assert check(health.port, "readiness") == NOT_SERVING
+    assert check(health.port, "liveness") == SERVING
+    health.close()
+
+
+def test_liveness_is_red_without_beats_and_green_again_with_one() -> None:
+    health = Health(ANY, limit=0.2)
+    health.set_ready(True)
+    assert check(health.port, "liveness") == SERVING
+    time.sleep(0.3)
+    assert check(health.port, "liveness") == NOT_SERVING
+    assert check(health.port, "readiness") == SERVING
+    health.beat()
+    assert check(health.port, "liveness") == SERVING
+    health.close()
+
+
+def test_unknown_services_are_not_found() -> None:
+    health = Health(ANY)
+    with pytest.raises(grpc.RpcError) as error:
+        check(health.port, "happiness")
+    assert error.value.code() == grpc.StatusCode.NOT_FOUND
+    health.close()
+
+
+def test_answers_while_the_main_thread_is_stuck() -> None:
+    health = Health(ANY)
+    answers: list[int] = []
+    asker = threading.Thread(target=lambda: answers.append(check(health.port, "liveness")))
+    asker.start()
+    asker.join(10)  # this thread does nothing meanwhile, as one in a deadlock
+    assert answers == [SERVING]
+    health.close()
+
+
+def test_a_port_in_use_is_one_line() -> None:
+    health = Health(ANY)
+    with pytest.raises(Misconfigured, match=r"PRONK_HEALTH_LISTEN: .*in use"):
+        Health(Address("127.0.0.1", health.port))
+    health.close()
+
+
+def test_of_the_parameter_server(tmp_path: Path) -> None:
+    address = Address("127.0.0.1", free_port())
+    with ServerThread(tmp_path / "run", health_listen=address):
+        eventually(lambda: check(address.port, "readiness") == SERVING)
+        assert check(address.port, "liveness") == SERVING
+
+
+async def test_a_stuck_writer_turns_the_parameter_server_red() -> None:
+    health, writer = Health(ANY, limit=0.3), Writer()
+    deadlock = threading.Event()
+    stuck = asyncio.create_task(writer.run(deadlock.wait, 20))
+    beats = asyncio.create_task(main._beat(health, writer))
+    await asyncio.sleep(0.5)
+    assert not health.alive
+    deadlock.set()
+    await stuck
+    await asyncio.sleep(0.1)
+    assert health.alive
+    beats.cancel()
+    writer.close()
+    health.close()
