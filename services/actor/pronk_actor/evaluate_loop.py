@@ -56,8 +56,8 @@ class EvaluateLoop:
             if newest.version > part.agent.policy.version:
                 part.agent.adopt(newest)
                 metrics.POLICIES_ADOPTED.inc()
-            slots = range(part.where.start, part.where.stop)
-            self._reports.began(part.policy, newest.version, [(slot, number) for slot in slots])
+            slots, acting = range(part.where.start, part.where.stop), part.agent.policy
+            self._reports.began(part.policy, acting.version, [(slot, number) for slot in slots])
         once = np.ones(self._env.slots, np.int64)
         played = play_episodes(self._env, self._parts, once, stop, number=number, beat=self._beat)
         for policy, ended in played.items():
