@@ -37,6 +37,7 @@ class Producer:
         self._max_bytes = max_bytes
         self._add = client.register_script(scripts.ADD)
         self._reminder = Reminder()
+        metrics.BUFFER_CAPACITY.labels(keys.policy).set(max_entries)
 
     def send(self, member: str, sequence: int, payload: bytes, stop: threading.Event) -> bool:
         """Add an unroll, waiting for room and for the server.

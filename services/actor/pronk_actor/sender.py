@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pronk.errors import Misconfigured
-from pronk.telemetry import logs, metrics
+from pronk.telemetry import logs
 from pronk.transport.buffer import Producer
 from pronk.wire.codec import encode
 from pronk.wire.errors import WireError
@@ -100,7 +100,6 @@ class Sender:
             member = part.header.member
             if not self._producer.send(member, self._sequence, payload, self._give_up):
                 return False
-            metrics.UNROLLS_SENT.labels(self._policy).inc()
         return True
 
     def _encode(self, part: Unroll) -> bytes:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,12 @@ class Learner:
             )
         )
 
-    def step(self, stop: threading.Event) -> bool:
+    def step(self, stop: threading.Event, beat: Callable[[], None]) -> bool:
         """Train on one batch; False when there was none within a tenth of a second.
+
+        Args:
+            stop: ends the wait of lock step for the version's being published.
+            beat: feeds liveness meanwhile.
 
         Raises:
             Fenced: another learner has taken over the policy.
@@ -104,7 +109,7 @@ class Learner:
         self._check_fence()
         self._train(draw)
         if self._experiment.actor.lockstep:
-            self._publisher.flush(stop)
+            self._publisher.flush(stop, beat)
         self._count_time(busy=time.perf_counter() - drawn)
         return True
 

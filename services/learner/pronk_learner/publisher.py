@@ -5,6 +5,7 @@ waits for it (except in lock step, where `flush` does).
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -65,12 +66,14 @@ class Publisher:
             self._waiting = snapshot
             self._changed.notify_all()
 
-    def flush(self, stop: threading.Event) -> None:
-        """Wait until everything submitted is published; return early when `stop` is set."""
+    def flush(self, stop: threading.Event, beat: Callable[[], None]) -> None:
+        """Wait until everything submitted is published; return early when `stop` is set.
+
+        `beat` is called at least once a second meanwhile.
+        """
         with self._changed:
-            while (self._waiting or self._busy) and not stop.is_set():
-                if self.failure is not None:
-                    break
+            while (self._waiting or self._busy) and not stop.is_set() and self.failure is None:
+                beat()
                 self._changed.wait(timeout=0.2)
         self._raise_failure()
 

@@ -1,6 +1,7 @@
 """Wires the learner to its neighbours and runs it until it is told to leave."""
 
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from pronk_learner.publisher import Publisher
 from pronk_learner.session import Session
 from pronk_learner.trainer import Trainer
 
-_UNROLLS_AHEAD = 8
+_UNROLLS_AHEAD = 4
 
 
 def serve(experiment: Experiment, policy: str | None, stop: threading.Event) -> None:
@@ -92,7 +93,9 @@ def _train(
         return
     progress.counters.version = max(progress.counters.version, grant.number_floor) + 1
     assignment = Assignment(experiment, policy, membership.run, grant.epoch, spec, folder)
-    consumer = _open_buffer(settings, assignment, stop)
+    consumer = _open_buffer(settings, assignment, stop, health.beat)
+    if consumer is None:
+        return
     ingest = Ingest(consumer, _expectation(assignment, network), _UNROLLS_AHEAD)
     client = PolicyPublisher(channel, membership.member, stop)
     membership.on_newest(client.reconcile)
@@ -124,11 +127,14 @@ def prepare(
     return network, trainer, Progress(experiment.stop, counters)
 
 
-def _open_buffer(settings: Settings, assignment: Assignment, stop: threading.Event) -> Consumer:
-    """The buffer, and in it what the learners of older epochs left unacknowledged."""
+def _open_buffer(
+    settings: Settings, assignment: Assignment, stop: threading.Event, beat: Callable[[], None]
+) -> Consumer | None:
+    """The buffer, with what the learners of older epochs left unacknowledged; None when stopped."""
     client = connect_redis(settings.redis_url.get_secret_value())
     policies = len(assignment.experiment.policies)
-    await_server(client, policies * assignment.experiment.buffer.max_bytes, stop)
+    if not await_server(client, policies * assignment.experiment.buffer.max_bytes, stop, beat):
+        return None
     consumer = Consumer(
         client, BufferKeys(assignment.run, assignment.policy), consumer_name(assignment.epoch)
     )

@@ -58,7 +58,7 @@ class Session:
         """
         with closing(self._journal):
             self._learner.publish()
-            self._publisher.flush(stop)
+            self._publisher.flush(stop, self._health.beat)
             self._health.set_ready(True)
             reason = self._train(stop)
             self._finish(reason, stop)
@@ -73,7 +73,7 @@ class Session:
             # A finished run whose stop condition was raised since.
             self._set_state(pb.RUN_STATE_RUNNING, "resumed", stop)
         while reason is None and not stop.is_set():
-            trained = self._learner.step(stop)
+            trained = self._learner.step(stop, self._health.beat)
             self._health.beat()
             if time.monotonic() >= self._next_tick:
                 self._tick()
@@ -98,7 +98,7 @@ class Session:
         self._learner.save()
         if reason is not None:
             self._learner.publish()
-            self._publisher.flush(stop)
+            self._publisher.flush(stop, self._health.beat)
         self._leave_policy()
         self._write_report(reason)
         if reason is not None:
