@@ -26,6 +26,7 @@ def play(env_id: str, rows: int, unrolls: int, slots: int = 3, swap_every: int =
     env = envs.make(EnvConfig(id=env_id, kwargs=kwargs), slots, 0)
     rng = np.random.default_rng(1)
     agent = Agent(env.spec, slots, ready(env.spec, 0), rng)
+    agent.task[:] = np.arange(slots)  # the policy of these tests looks at it
     player = Player(env.spec, Seat("default", range(slots), rows, distribution=True), agent)
     player.restart(env.reset())
     finished = []
@@ -167,7 +168,7 @@ def brute_force(unrolls: list[Unroll]) -> list[Episode]:
                 total += float(unroll.reward[row, slot])
                 steps += bool(unroll.valid[row, slot])
                 if unroll.terminated[row, slot] or unroll.truncated[row, slot]:
-                    found.append(Episode(total, steps, steps, 0, int(unroll.slot[slot]), number))
+                    found.append(Episode(total, steps, steps, slot, slot, number))
                     total, steps, number = 0.0, 0, number + 1
     return found
 

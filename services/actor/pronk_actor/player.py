@@ -108,9 +108,11 @@ class Player:
         return unroll, ended
 
     def _new_rollout(self) -> Rollout:
-        return Rollout(
+        rollout = Rollout(
             self._spec,
             self.seat.unroll_length,
             self._numbers,
             distribution=self.seat.distribution,
         )
+        rollout.task[:] = self.agent.task
+        return rollout

@@ -38,7 +38,7 @@ class Rollout:
         more = (length + 1, count)
         self.obs = {a.name: np.empty((*more, *a.shape), a.dtype) for a in spec.observation}
         self.action_mask = np.empty((*more, spec.mask_size), np.bool_) if spec.action_mask else None
-        self.task = np.zeros(more, np.int32)
+        self.task = np.empty(more, np.int32)
         self.action: Arrays = {}
         for action in spec.action:
             dtype = np.float32 if isinstance(action, ContinuousSpec) else np.int64
