@@ -1,0 +1,47 @@
+"""With one actor in lock step a run repeats bit by bit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OVERRIDES = (
+    "actor.lockstep=true",
+    "actor.count=1",
+    "actor.slots=8",
+    "algorithm.batch_size=8",
+    "network.core=lstm",
+    "network.core_size=16",
+    "network.last_action=true",
+    "network.normalise_observations=true",
+    "stop.return_mean=null",
+    "stop.frames=8_000",
+)
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def train(run: Path, seed: int) -> dict[str, object]:
+    """What the last checkpoint of a run holds, clocks and ids left out."""
+    command = [sys.executable, "-P", "-m", "pronk.cli.main", "up", ROOT / "configs/cartpole.yaml"]
+    command += ["--headless", "--run-dir", run, "--set", f"seed={seed}"]
+    command += [word for override in OVERRIDES for word in ("--set", override)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = max((run / "checkpoints").iterdir())
+    state = json.loads((folder / "state.json").read_text())
+    counters = {key: value for key, value in state["counters"].items() if key != "seconds"}
+    return {"sha256": state["sha256"], "rng": state["rng"], **counters}
+
+
+def test_a_run_repeats_and_another_seed_is_another_run(tmp_path):
+    first = train(tmp_path / "first", seed=3)
+    other = train(tmp_path / "other", seed=4)
+
+    assert train(tmp_path / "second", seed=3) == first
+    assert other["sha256"] != first["sha256"]
+    assert first["updates"] >= 50
+    assert first["lag_sum"] == 0, "every unroll was trained by the version that made it"
