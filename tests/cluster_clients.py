@@ -8,8 +8,9 @@ from param_servers import SPEC, ServerProcess, ServerThread, fake_bundle
 
 from pronk.policy.bundle import Bundle
 from pronk.transport import cluster
+from pronk.transport.bundles import to_message
 from pronk.transport.membership import Membership
-from pronk.transport.policies import PolicyPublisher, PolicyWatcher, to_message
+from pronk.transport.policies import PolicyPublisher, PolicyWatcher
 from pronk.wire.v1 import registry_pb2 as pb
 
 LEARNER, TRAIN = pb.MEMBER_KIND_LEARNER, pb.MEMBER_KIND_TRAIN

@@ -3,24 +3,21 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import grpc
 
 from pronk.errors import Fenced, Misconfigured
 from pronk.policy.bundle import Bundle
-from pronk.policy.manifest import Manifest, from_json, to_json
 from pronk.telemetry import logs, metrics
-from pronk.transport.channels import BLOB_SECONDS, CALL_SECONDS, CHUNK_BYTES, INLINE_BYTES
+from pronk.transport.bundles import BadBlob, Fetcher, to_message, to_pieces
+from pronk.transport.channels import BLOB_SECONDS, CALL_SECONDS, INLINE_BYTES
 from pronk.transport.cluster import fenced_or
 from pronk.transport.retry import Reminder, code_of, details_of, is_transient, until_answered
-from pronk.wire.v1 import blobs_pb2
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.blobs_pb2_grpc import BlobServiceStub
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
-from pronk.wire.weights import digest
 
 _WATCH_SECONDS = 300.0
 """A watch is opened anew this often, so that a connection that died unseen ends."""
@@ -28,11 +25,9 @@ _WATCH_SECONDS = 300.0
 _STOP_SECONDS = 0.2
 """How often waiting threads look whether they should end."""
 
+_RETRY_SECONDS = 1.0
+
 OnBundle = Callable[[Bundle], None]
-
-
-class BadBlob(RuntimeError):  # noqa: N818
-    """Bytes that do not have the hash they were asked for by."""
 
 
 class PolicyPublisher:
@@ -53,6 +48,8 @@ class PolicyPublisher:
         self._last: Bundle | None = None
         # Hashes that the server is believed to hold: the graph and the probe travel once.
         self._stored: frozenset[str] = frozenset()
+        self._incarnation = ""
+        self._reminder = Reminder()
 
     def publish(self, bundle: Bundle) -> bool:
         """Make `bundle` the newest version of its policy.
@@ -97,13 +94,16 @@ class PolicyPublisher:
             held = newest.get(last.manifest.policy)
             if held is not None and held.number >= last.manifest.number:
                 return
+            if incarnation != self._incarnation:
+                self._incarnation, self._stored = incarnation, frozenset()
             self._attempt(last)
             logs.get().info(
                 "published_again", number=last.manifest.number, server_incarnation=incarnation
             )
         except (grpc.RpcError, Fenced) as error:
             self._again(error)
-            logs.get().warning("not_published_again", why=details_of(error))
+            if self._reminder.due():
+                logs.get().warning("not_published_again", why=details_of(error))
         finally:
             self._lock.release()
 
@@ -112,7 +112,7 @@ class PolicyPublisher:
         missing = {name: b for name, b in bundle.blobs.items() if name not in self._stored}
         if sum(map(len, missing.values())) > INLINE_BYTES:
             for name, blob in missing.items():
-                self._blobs.Put(_pieces(name, blob), timeout=BLOB_SECONDS)
+                self._blobs.Put(to_pieces(name, blob), timeout=BLOB_SECONDS)
             missing = {}
         request = pb.PublishRequest(member=self._member, manifest=message, blobs=missing)
         try:
@@ -147,11 +147,13 @@ class PolicyWatcher:
         self, channel: grpc.Channel, policy: str, on_bundle: OnBundle, stop: threading.Event
     ) -> None:
         self._registry = RegistryServiceStub(channel)
-        self._fetcher = _Fetcher(channel)
+        self._fetcher = Fetcher(channel)
         self._policy = policy
         self._on_bundle = on_bundle
         self._stop = stop
-        self._after = 0
+        self._over = threading.Event()
+        self._adopted = 0
+        self._reminder = Reminder()
         self._stream: grpc.Call | None = None
         self._has_news = threading.Condition()
         self._news: _News | None = None
@@ -166,67 +168,70 @@ class PolicyWatcher:
             thread.start()
 
     def join(self, timeout: float = CALL_SECONDS) -> None:
-        """Wait for the threads to end after `stop` was set."""
+        """End the threads, whether `stop` is set or not, and wait for them."""
+        self._over.set()
         for thread in self._threads:
             thread.join(timeout)
 
+    def _is_over(self) -> bool:
+        return self._over.is_set() or self._stop.is_set()
+
     def _read(self) -> None:
-        reminder = Reminder()
-        while not self._stop.is_set():
+        while not self._is_over():
             try:
                 self._read_stream()
             except grpc.RpcError as error:
                 expired = code_of(error) == grpc.StatusCode.DEADLINE_EXCEEDED
-                if not expired and not self._stop.is_set() and reminder.due():
+                if not expired and not self._is_over() and self._reminder.due():
                     logs.get().warning("watch_broken", policy=self._policy, why=details_of(error))
             # A server that comes back is asked by everybody at once: spread it.
             self._stop.wait(random.uniform(0.1, 0.5))  # noqa: S311
 
     def _read_stream(self) -> None:
-        request = pb.WatchRequest(policy=self._policy, after_number=self._after)
+        request = pb.WatchRequest(policy=self._policy, after_number=self._adopted)
         stream = self._registry.Watch(request, timeout=_WATCH_SECONDS)
         self._stream = stream
+        if self._is_over():
+            stream.cancel()
         sent: dict[str, bytes] = {}
         for answer in stream:
-            manifest = answer.manifest
-            self._after = manifest.version.number
             # A blob is sent once: it may have come with a version that nobody looks at any more.
-            sent = {name: blob for name, blob in sent.items() if name in manifest.blobs}
+            names = answer.manifest.blobs
+            sent = {name: blob for name, blob in sent.items() if name in names}
             sent |= answer.blobs
             with self._has_news:
-                self._news = _News(manifest, dict(sent))
+                self._news = _News(answer.manifest, dict(sent))
                 self._has_news.notify()
 
     def _fetch(self) -> None:
-        while not self._stop.is_set():
+        while not self._is_over():
             with self._has_news:
                 self._has_news.wait_for(lambda: self._news, timeout=_STOP_SECONDS)
                 news, self._news = self._news, None
-            if news is not None:
+            if news is not None and news.manifest.version.number > self._adopted:
                 self._adopt(news)
         if self._stream is not None:
             self._stream.cancel()
 
     def _adopt(self, news: "_News") -> None:
-        """Fetch and call back; what fails is left to the next version, or to `_read`'s next try."""
         try:
             bundle = self._fetcher.fetch(news.manifest, news.sent)
-        except grpc.RpcError as error:
-            if code_of(error) != grpc.StatusCode.NOT_FOUND:  # else superseded meanwhile
-                self._retry(news, details_of(error))
+        except (grpc.RpcError, BadBlob, Misconfigured) as error:
+            # Superseded meanwhile: the next version is on its way.
+            if code_of(error) != grpc.StatusCode.NOT_FOUND and self._reminder.due():
+                logs.get().warning("fetch_failed", policy=self._policy, why=details_of(error))
+            self._try_again(news)
             return
-        except (BadBlob, Misconfigured) as error:
-            self._retry(news, str(error))
-            return
+        self._adopted = news.manifest.version.number
         try:
             self._on_bundle(bundle)
         except Exception:
             logs.get().exception("on_bundle_failed", policy=self._policy)
 
-    def _retry(self, news: "_News", why: str) -> None:
-        logs.get().warning("fetch_failed", policy=self._policy, why=why)
-        self._stop.wait(1.0)
+    def _try_again(self, news: "_News") -> None:
+        """In a while, unless there is something newer."""
         with self._has_news:
+            self._has_news.wait_for(lambda: self._news or self._is_over(), timeout=_RETRY_SECONDS)
             self._news = self._news or news
 
 
@@ -237,54 +242,6 @@ class _News(NamedTuple):
     sent: Mapping[str, bytes]
 
 
-class _Fetcher:
-    """Fetches bundles; keeps the graph and the probe, which seldom change."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._stub = BlobServiceStub(channel)
-        self._kept: dict[str, bytes] = {}
-
-    def fetch(
-        self, message: pb.PolicyManifest, sent: Mapping[str, bytes] = MappingProxyType({})
-    ) -> Bundle:
-        manifest = from_json(message.json)
-        blobs = {name: self._kept.get(name) or self._take(name, sent) for name in message.blobs}
-        self._kept = {name: blob for name, blob in blobs.items() if name != manifest.weights}
-        return Bundle.from_blobs(manifest, blobs)
-
-    def _take(self, name: str, sent: Mapping[str, bytes]) -> bytes:
-        blob = sent[name] if name in sent else self._get(name)
-        if digest(blob) != name:
-            raise BadBlob(f"blob {name} arrived with other bytes")
-        return blob
-
-    def _get(self, name: str) -> bytes:
-        request = blobs_pb2.GetRequest(hash=name)
-        return b"".join(piece.chunk for piece in self._stub.Get(request, timeout=BLOB_SECONDS))
-
-
 def fetch_bundle(channel: grpc.Channel, message: pb.PolicyManifest) -> Bundle:
-    """The policy of a manifest, for example of a release.
-
-    Raises:
-        grpc.RpcError: NOT_FOUND when it was superseded; others when the server cannot be reached.
-        BadBlob: the bytes are not those that the manifest names.
-    """
-    return _Fetcher(channel).fetch(message)
-
-
-def to_message(manifest: Manifest) -> pb.PolicyManifest:
-    """The wire message of a manifest."""
-    return pb.PolicyManifest(
-        version=pb.Version(policy=manifest.policy, epoch=manifest.epoch, number=manifest.number),
-        json=to_json(manifest),
-        blobs=manifest.blobs,
-        frames=manifest.frames,
-    )
-
-
-def _pieces(name: str, content: bytes) -> Iterator[blobs_pb2.PutRequest]:
-    """A blob in messages; hash and size stand in the first."""
-    yield blobs_pb2.PutRequest(hash=name, size=len(content), chunk=content[:CHUNK_BYTES])
-    for start in range(CHUNK_BYTES, len(content), CHUNK_BYTES):
-        yield blobs_pb2.PutRequest(chunk=content[start : start + CHUNK_BYTES])
+    """The policy of a manifest, for example of a release; see `Fetcher.fetch`."""
+    return Fetcher(channel).fetch(message)

@@ -19,8 +19,9 @@ from param_servers import (
 from pronk.errors import Fenced
 from pronk.policy.bundle import Bundle
 from pronk.transport import cluster
+from pronk.transport.bundles import to_message
 from pronk.transport.channels import CHUNK_BYTES, INLINE_BYTES
-from pronk.transport.policies import fetch_bundle, to_message
+from pronk.transport.policies import fetch_bundle
 from pronk.wire.v1 import blobs_pb2
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.blobs_pb2_grpc import BlobServiceStub
