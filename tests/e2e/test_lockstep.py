@@ -1,4 +1,5 @@
-"""With one actor in lock step a run repeats bit by bit."""
+"""One actor in lock step: a run repeats bit by bit, and every unroll is trained by the weights that
+made it, so the importance weight is 1 in every update."""
 
 import json
 import subprocess
@@ -44,4 +45,8 @@ def test_a_run_repeats_and_another_seed_is_another_run(tmp_path):
     assert train(tmp_path / "second", seed=3) == first
     assert other["sha256"] != first["sha256"]
     assert first["updates"] >= 50
-    assert first["lag_sum"] == 0, "every unroll was trained by the version that made it"
+    assert first["lag_sum"] == 0
+    rows = (tmp_path / "first/metrics.jsonl").read_text().splitlines()
+    rhos = [json.loads(row)["rho_mean"] for row in rows]
+    assert len(rhos) > 1
+    assert max(abs(rho - 1) for rho in rhos) <= 1e-5
