@@ -12,7 +12,7 @@ from pronk.wire.spec import ContinuousSpec, DiscreteSpec
 
 ONE = DiscreteSpec("one", (4,))
 COLUMN = DiscreteSpec("column", (3,), scalar=False)
-MANY = DiscreteSpec("many", (2, 3, 2), scalar=False)
+MANY = DiscreteSpec("many", (2, 3, 4), scalar=False)
 BOX = ContinuousSpec("box", (2, 2), (-1.0,) * 4, (1.0,) * 4)
 NUMBER = ContinuousSpec("number", (), (-1.0,), (1.0,))
 
@@ -38,10 +38,10 @@ def test_discrete_probabilities_by_enumeration(spec):
 
 
 def test_choices_take_their_own_logits():
-    """Choice i reads block i of the logits: 2, then 3, then 2 of them."""
-    logits = torch.log(torch.tensor([0.9, 0.1, 0.2, 0.3, 0.5, 0.6, 0.4]))
+    """Choice i reads block i of the logits: 2, then 3, then 4 of them."""
+    logits = torch.log(torch.tensor([0.9, 0.1, 0.2, 0.3, 0.5, 0.05, 0.15, 0.2, 0.6]))
 
-    log_prob = distributions.log_prob((MANY,), {"many": logits}, {"many": torch.tensor([1, 2, 0])})
+    log_prob = distributions.log_prob((MANY,), {"many": logits}, {"many": torch.tensor([1, 2, 3])})
 
     torch.testing.assert_close(log_prob.exp(), torch.tensor(0.1 * 0.5 * 0.6))
 
