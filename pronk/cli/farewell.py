@@ -2,15 +2,14 @@
 
 import json
 import shlex
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from pronk.cli.releases import policy_folders
-from pronk.cli.rundir import RunDirectory
+from pronk.cli.rundir import RunDirectory, policy_folders
 from pronk.cli.words import duration
 from pronk.config import Experiment
 
@@ -29,8 +28,8 @@ def farewell(directory: RunDirectory, experiment: Experiment, console: Console) 
         title = f"{experiment.name} {policy}" if several else experiment.name
         reason = summary.get("stop_reason") or "finished"
         console.print(Text.assemble("\n", (title, "bold"), f"  {reason}"), soft_wrap=True)
-        console.print(_facts(folder, summary, policy))
-    console.print(_pointers(directory), soft_wrap=True)
+        _print(_facts(folder, summary, policy), console)
+    _print(_pointers(directory), console)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -41,35 +40,29 @@ def _read(path: Path) -> dict[str, Any]:
     return summary
 
 
-def _facts(folder: Path, summary: dict[str, Any], policy: str) -> Table:
-    grid = _grid()
+def _facts(folder: Path, summary: dict[str, Any], policy: str) -> Iterator[tuple[str, str]]:
     mean = summary.get("return_mean_last_100")
     if mean is not None:
-        grid.add_row("return", f"{mean:.1f}, mean of the last 100 episodes")
+        yield "return", f"{mean:.1f}, mean of the last 100 episodes"
     if "steps" in summary:
-        grid.add_row(
+        yield (
             "learned",
             f"{summary['steps']:,} steps ({summary['frames']:,} frames) in "
             f"{duration(summary['seconds'])}: {summary['steps_per_second']:,.0f} steps/s",
         )
     if releases := policy_folders(folder, policy):
-        grid.add_row("policy", str(releases[-1]))
+        yield "policy", str(releases[-1])
     curve = folder / "curve.png"
     if curve.exists():
-        grid.add_row("curve", str(curve))
-    return grid
+        yield "curve", str(curve)
 
 
-def _pointers(directory: RunDirectory) -> Table:
-    grid = _grid()
-    grid.add_row("logs", str(directory.logs))
-    grid.add_row("evaluate", shlex.join(["pronk", "evaluate", str(directory.path)]))
-    grid.add_row("go on", f"{how_to_resume(directory)} --set stop.…")
-    return grid
+def _pointers(directory: RunDirectory) -> Iterator[tuple[str, str]]:
+    yield "logs", str(directory.logs)
+    yield "evaluate", shlex.join(["pronk", "evaluate", str(directory.path)])
+    yield "go on", f"{how_to_resume(directory)} --set stop.…"
 
 
-def _grid() -> Table:
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="dim", min_width=10)
-    grid.add_column(overflow="fold")
-    return grid
+def _print(rows: Iterable[tuple[str, str]], console: Console) -> None:
+    for name, value in rows:  # unwrapped, so that it can be copied
+        console.print(Text.assemble((f"{name:<10}", "dim"), value), soft_wrap=True)

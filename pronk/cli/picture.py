@@ -165,7 +165,7 @@ def _child(child: ChildStatus, member: Member | None) -> tuple[RenderableType, .
     state = Text.assemble(("● ", _COLOURS[child.state]), child.state)
     if child.restarts:
         state.append(f" (restarted {child.restarts}×)", style="yellow")
-    facts = []
+    facts = [f"version {number}" for number in member.versions.values()] if member else []
     if member is not None and member.steps_per_second is not None:
         facts.append(f"{member.steps_per_second:,.0f} steps/s")
     if member is not None and member.waiting is not None:

@@ -9,6 +9,7 @@ from typing import Protocol
 import grpc
 
 from pronk.cli.asking import remote, telling_outage
+from pronk.cli.rundir import policy_folders
 from pronk.errors import Misconfigured
 from pronk.policy.bundle import MANIFEST, Bundle
 from pronk.policy.manifest import Manifest, from_json
@@ -78,20 +79,6 @@ def pick(source: Source, name: str | None) -> Release:
             f"--release {name}: choose one of {', '.join(release.name for release in releases)}"
         )
     return found[0]
-
-
-def policy_folders(run_dir: Path, policy: str | None = None) -> list[Path]:
-    """Folders of released policies in a run directory, by policy and number.
-
-    A run with several policies keeps those of each in a folder of its own.
-    """
-    found = []
-    own, several = f"policies/*/{MANIFEST}", f"*/policies/*/{MANIFEST}"
-    for manifest in [*run_dir.glob(own), *run_dir.glob(several)]:
-        name, _, number = manifest.parent.name.rpartition("-")
-        if number.isdigit() and policy in (None, name):
-            found.append((name, int(number), manifest.parent))
-    return [folder for _, _, folder in sorted(found)]
 
 
 class Folders:

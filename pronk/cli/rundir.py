@@ -16,6 +16,7 @@ from pronk.errors import Misconfigured
 
 CONFIG = "config.yaml"
 _LOCK = ".lock"
+_MANIFESTS = "policies/*/manifest.json"
 
 
 @dataclass(frozen=True)
@@ -30,24 +31,9 @@ class RunDirectory:
         return self.path / CONFIG
 
     @property
-    def summary(self) -> Path:
-        """Written by the learner when the run ends."""
-        return self.path / "summary.json"
-
-    @property
-    def curve(self) -> Path:
-        """The picture of the run."""
-        return self.path / "curve.png"
-
-    @property
     def logs(self) -> Path:
         """One log per process."""
         return self.path / "logs"
-
-    @property
-    def policies(self) -> Path:
-        """Released policies, a folder each."""
-        return self.path / "policies"
 
     def check(self, experiment: Experiment) -> bool:
         """Whether a run is there to be resumed, and `experiment` may resume it.
@@ -100,6 +86,19 @@ class RunDirectory:
         temporary = self.config.with_name(f".{CONFIG}.tmp")
         temporary.write_text(config.dump(experiment), encoding="utf-8")
         temporary.replace(self.config)
+
+
+def policy_folders(run_dir: Path, policy: str | None = None) -> list[Path]:
+    """Folders of released policies in a run directory, by policy and number.
+
+    A run with several policies keeps those of each in a folder of its own.
+    """
+    found = []
+    for manifest in [*run_dir.glob(_MANIFESTS), *run_dir.glob("*/" + _MANIFESTS)]:
+        name, _, number = manifest.parent.name.rpartition("-")
+        if number.isdigit() and policy in (None, name):
+            found.append((name, int(number), manifest.parent))
+    return [folder for _, _, folder in sorted(found)]
 
 
 def fresh(experiment: Experiment, root: Path = Path("runs")) -> RunDirectory:

@@ -18,6 +18,7 @@ from pronk.cli.rundir import RunDirectory, fresh
 from pronk.cli.session import Cluster, Judge, cluster
 from pronk.cli.signals import Signals
 from pronk.cli.view import LiveView, PlainView, Screen, Terminal, surviving_its_reader
+from pronk.cli.vitals import Vitals
 from pronk.config import Experiment
 from pronk.errors import Misconfigured
 from pronk.transport.redis import connect as connect_redis
@@ -85,11 +86,12 @@ def train(
         Misconfigured: the experiment cannot run, before or after it was started.
         Failed: the run failed, or a process died again and again.
     """
+    director = Director(experiment, directory, screen)
     try:
+        director.show(None)
         check(experiment, directory, redis_url, signals)
         if signals.stop.is_set():
             return
-        director = Director(experiment, directory, screen)
         with cluster(experiment, directory, redis_url, screen.tell) as running:
             try:
                 _watch(running, director, signals)
@@ -152,19 +154,25 @@ class Director:
         self._screen = screen
         self._started = time.monotonic()
 
-    def show(self, running: Cluster) -> None:
-        """Show the present moment."""
-        vitals = running.poller.newest
-        training = vitals is not None and vitals.updates > 0
+    def show(self, running: Cluster | None) -> None:
+        """Show the present moment; None while nothing runs yet."""
+        vitals = running.poller.newest if running else None
         self._screen.show(
             Scene(
                 name=self._experiment.name,
                 environment=self._experiment.env.id,
                 run_dir=str(self._directory.path),
                 seconds=time.monotonic() - self._started,
-                phase="stopping" if self.stopping else "training" if training else "starting",
-                children=running.supervisor.statuses(),
+                phase=self._phase(running, vitals),
+                children=running.supervisor.statuses() if running else [],
                 vitals=vitals,
                 goal=self._experiment.stop.return_mean,
             )
         )
+
+    def _phase(self, running: Cluster | None, vitals: Vitals | None) -> str:
+        if running is None:
+            return "checking"
+        if self.stopping:
+            return "stopping"
+        return "training" if vitals is not None and vitals.updates else "starting"

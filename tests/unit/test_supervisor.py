@@ -132,6 +132,15 @@ def test_status_2_ends_it_with_the_child_s_last_line(tmp_path: Path) -> None:
     assert not is_running(pids[0])
 
 
+def test_status_2_without_a_word_does_not_blame_an_earlier_start(tmp_path: Path) -> None:
+    (tmp_path / "bad.log").write_text("pronk: of an earlier start\n")
+    with (
+        Supervisor([program(tmp_path, "bad", "import sys; sys.exit(2)")], QUICK) as supervisor,
+        pytest.raises(Misconfigured, match=r"^bad ended with status 2$"),
+    ):
+        tick_until(supervisor, never)
+
+
 def test_too_many_deaths_end_it_with_the_reason_and_the_log(tmp_path: Path) -> None:
     code = "import sys; print('boom', file=sys.stderr); sys.exit(1)"
     with (
@@ -238,8 +247,7 @@ def test_nothing_survives_a_killed_supervisor(tmp_path: Path) -> None:
     parent = f"""
         import sys, time
         from pathlib import Path
-        from pronk.cli.failure import Failed
-from pronk.cli.process import Program
+        from pronk.cli.process import Program
         from pronk.cli.supervisor import Supervisor
         folder = Path({str(tmp_path)!r})
         children = [
