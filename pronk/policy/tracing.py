@@ -105,7 +105,7 @@ def _export(network: PolicyNetwork) -> ModelProto:
     try:
         with _quiet():
             torch.onnx.export(
-                _Flat(network, inputs),
+                _Flat(network, inputs).eval(),
                 tuple(torch.from_numpy(array) for array in batch.values()),
                 file,  # type: ignore[arg-type]  # files in memory are taken too
                 input_names=list(inputs),
