@@ -165,15 +165,21 @@ class ServerProcess:
 
     def kill(self) -> None:
         """SIGKILL, as a machine that goes away."""
-        self._signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
+        self._wait()
 
     def terminate(self) -> int:
         """SIGTERM; the exit status."""
-        return self._signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
+        return self._wait()
 
-    def _signal(self, number: int) -> int:
+    def signal(self, number: int) -> None:
+        """Send a signal."""
         assert self.process is not None
         self.process.send_signal(number)
+
+    def _wait(self) -> int:
+        assert self.process is not None
         self.process.communicate(timeout=10)
         status: int = self.process.returncode
         self.process = None

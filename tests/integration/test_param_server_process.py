@@ -3,23 +3,27 @@
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
-from cluster_clients import TRAIN, Client
+from cluster_clients import TRAIN, Client, Learner
 from param_servers import (
     EXPERIMENT_YAML,
     SPEC,
     ServerProcess,
     ServerThread,
     eventually,
+    fake_bundle,
 )
 from pronk_param_server.state import RESERVED_NUMBERS
 
 from pronk.errors import Misconfigured
 from pronk.transport import cluster
+from pronk.transport.bundles import to_message
 from pronk.transport.policies import fetch_bundle
 from pronk.wire.v1 import blobs_pb2
 from pronk.wire.v1 import registry_pb2 as pb
@@ -95,6 +99,43 @@ def test_kill_and_restart_on_the_same_directory(tmp_path: Path) -> None:
         ]
 
 
+def test_what_was_answered_survives_a_kill_in_the_middle_of_work(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "run") as server, Client(server) as client:
+        learner = client.learner()
+        answered, released = work_until_killed(server, learner, after=0.3)
+        assert released
+        server.start()
+        releases = eventually(lambda: cluster.list_releases(client.channel))
+        assert released <= {release.id for release in releases}
+        for release in releases:
+            fetch_bundle(client.channel, release.manifest)
+        grant = learner.ask_for_epoch()
+        assert grant.epoch == learner.grant.epoch + 1
+        assert grant.number_floor >= answered
+
+
+def work_until_killed(
+    server: ServerProcess, learner: Learner, after: float
+) -> tuple[int, set[str]]:
+    """Publish and release as fast as can be; the last number and all releases answered."""
+    registry = RegistryServiceStub(learner.client.channel)
+    killer = threading.Timer(after, server.kill)
+    number, released = learner.grant.number_floor, set[str]()
+    killer.start()
+    try:
+        while True:
+            bundle = fake_bundle(number + 1, learner.grant.epoch)
+            message = to_message(bundle.manifest)
+            publish = pb.PublishRequest(member=learner.member, manifest=message, blobs=bundle.blobs)
+            registry.Publish(publish, timeout=5)
+            number += 1
+            cut = pb.CutReleaseRequest(member=learner.member, version=message.version)
+            released.add(registry.CutRelease(cut, timeout=5).release.id)
+    except grpc.RpcError:
+        killer.join()
+    return number, released
+
+
 def test_a_clean_stop_leaves_no_gap_in_the_numbers(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "run") as server:
         with Client(server) as client:
@@ -113,14 +154,14 @@ def test_sigterm_leaves_in_time_although_watchers_hold_streams(tmp_path: Path) -
         client.learner().publish(1)
         watchers = [client.watch() for _ in range(4)]
         eventually(lambda: all(watcher.bundles for watcher in watchers))
-        # One that was never read from.
-        idle = RegistryServiceStub(client.channel).Watch(
-            pb.WatchRequest(policy="default"), timeout=60
-        )
+        registry = RegistryServiceStub(client.channel)
+        unread = registry.Watch(pb.WatchRequest(policy="default"), timeout=60)
+        waiting = registry.Watch(pb.WatchRequest(policy="default", after_number=1), timeout=60)
         started = time.monotonic()
         assert server.terminate() == 0
         assert time.monotonic() - started < 5
-        idle.cancel()
+        assert list(waiting) == [], "told to go, not cut off"
+        unread.cancel()
 
 
 def test_an_unanswered_upload_does_not_hold_up_the_end(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
 from pronk.errors import Misconfigured
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk_param_server.records import Change, PolicyRecord, RunRecord, Saved
@@ -55,8 +57,14 @@ class Store:
         """What is stored; a new run of the experiment `name` if nothing is.
 
         Raises:
-            Misconfigured: the folder holds a run of another experiment.
+            Misconfigured: the folder holds a run of another experiment, or is damaged or full.
         """
+        try:
+            return self._load(name, experiment_hash)
+        except (sqlite3.Error, DecodeError) as error:
+            raise Misconfigured(f"cannot use the run directory's database: {error}") from None
+
+    def _load(self, name: str, experiment_hash: str) -> Saved:
         row = self._database.execute(
             "SELECT run, experiment_hash, state, reason, spec FROM run"
         ).fetchone()
