@@ -17,7 +17,7 @@ import onnx
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
-from torch.onnx import OnnxExporterError, TrainingMode
+from torch.onnx import OnnxExporterError
 
 from pronk.errors import Misconfigured
 from pronk.nets.network import PolicyNetwork
@@ -113,9 +113,8 @@ def _export(network: PolicyNetwork) -> ModelProto:
                 dynamic_axes={name: {0: "N"} for name in (*inputs, *outputs)},
                 opset_version=OPSET,
                 dynamo=False,
-                # Both would bake weights into new constants, which no patch reaches.
+                # Folding bakes weights into new constants, which no patch reaches.
                 do_constant_folding=False,
-                training=TrainingMode.PRESERVE,
             )
     except (OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
         raise ExportRefused(_refusal(error)) from error
