@@ -10,6 +10,21 @@ from torch.nn import Parameter
 from pronk.config.schema import OptimizerConfig
 
 
+def _without_the_compiler() -> None:
+    """Let optimizers work without importing torch's compiler, which takes several seconds.
+
+    torch wraps methods of `Optimizer` so that its compiler leaves them alone, and imports the
+    compiler to say so at the first call. Nothing is compiled here: the wrapped functions are named
+    as what the wrappers were going to fetch.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        if wrapped := getattr(method, "__wrapped__", None):
+            wrapped.__dynamo_disable = wrapped
+
+
+_without_the_compiler()
+
+
 class RMSProp(torch.optim.Optimizer):
     """RMSProp as TensorFlow 1 and the IMPALA paper mean it.
 
@@ -76,11 +91,17 @@ class RMSProp(torch.optim.Optimizer):
         return slot
 
 
+class Adam(torch.optim.Adam):
+    """torch's Adam, whose `step` would import torch's compiler to stay out of its way."""
+
+    step = torch.no_grad()(torch.optim.Adam.step.__wrapped__)  # type: ignore[attr-defined]
+
+
 def build(params: Iterable[Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
     """The optimizer of an experiment. Clipping gradients to a norm is the caller's."""
     if config.name == "rmsprop":
         return RMSProp(params, config.learning_rate, config.decay, config.epsilon, config.momentum)
-    return torch.optim.Adam(params, config.learning_rate, eps=config.epsilon, fused=True)
+    return Adam(params, config.learning_rate, eps=config.epsilon, fused=True)
 
 
 def learning_rate(config: OptimizerConfig, frames: int) -> float:

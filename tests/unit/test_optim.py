@@ -1,5 +1,8 @@
 """RMSProp against a plain loop and a closed form; what an experiment builds."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -149,3 +152,28 @@ def test_learning_rate(decay_frames, frames, expected):
     config = OptimizerConfig(learning_rate=0.6, decay_frames=decay_frames)
 
     assert optim.learning_rate(config, frames) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "adam"])
+def test_training_does_not_wait_for_the_compilers_import(name):
+    code = f"""
+import sys, torch
+from pronk.config.schema import OptimizerConfig
+from pronk.rl import optim
+weight = torch.nn.Parameter(torch.ones(3))
+optimizer = optim.build([weight], OptimizerConfig(name={name!r}))
+weight.grad = torch.ones(3)
+optimizer.step()
+optimizer.load_state_dict(optimizer.state_dict())
+optimizer.zero_grad()
+assert weight[0] < 1 and "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_adam_is_torchs():
+    ours, theirs = parameters(), parameters()
+    config = OptimizerConfig(name="adam", learning_rate=0.1, epsilon=1e-5)
+    take_steps(optim.build(ours, config), ours, range(5))
+    take_steps(torch.optim.Adam(theirs, 0.1, eps=1e-5), theirs, range(5))
+    torch.testing.assert_close(ours, theirs)
