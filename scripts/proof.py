@@ -254,4 +254,5 @@ def _write(tree: Path, store: Path, results: list[Result]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no worktree behind
     sys.exit(main(sys.argv[1:]))
