@@ -291,18 +291,10 @@ class Experiment(Section):
             raise ValueError(
                 f"actor.slots: {self.actor.slots} slots cannot serve {len(self.policies)} policies"
             )
-        self._check_unroll_lengths()
         self._check_buffer()
         if self.actor.lockstep:
             self._check_lockstep()
         return self
-
-    def _check_unroll_lengths(self) -> None:
-        lengths = {self.algorithm_of(name).unroll_length for name in self.policies}
-        if len(lengths) > 1:
-            raise ValueError(
-                f"policies: all act in the same actors and need one unroll_length, found {lengths}"
-            )
 
     def _check_buffer(self) -> None:
         for name in self.policies:

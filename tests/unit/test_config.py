@@ -120,10 +120,6 @@ def test_an_impossible_value_is_one_line(override, said):
             "algorithm.batch_size: a batch of 1025 slots never fits",
         ),
         (["actor.slots=1", "policies={red: {}, blue: {}}"], "actor.slots: 1 slots cannot serve 2"),
-        (
-            ["policies={red: {}, blue: {algorithm: {unroll_length: 5}}}"],
-            "policies: all act in the same actors and need one unroll_length",
-        ),
         (["algorithm.rho_bar=.5"], "algorithm.c_bar: V-trace needs c_bar ≤ rho_bar"),
         (
             ["env.vectorization=native", "env.wrappers=[{id: 'a:B'}]"],
