@@ -177,7 +177,7 @@ def test_an_episode_is_drawn(tmp_path, env_id, network, monkeypatch):
     drawn = Image.open(tmp_path / "episode.gif")
     assert drawn.format == "GIF"
     assert 5 < drawn.n_frames <= 41
-    assert 200 <= max(drawn.size) <= 320
+    assert 300 < max(drawn.size) <= 420
     assert drawn.convert("L").getextrema()[1] > 100
 
 

@@ -1,6 +1,7 @@
 """`pronk evaluate`: play with a stored policy."""
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,6 +84,8 @@ def _play(stored: "StoredPolicy", episodes: int, seed: int, *, greedy: bool) -> 
 
 
 def _draw(stored: "StoredPolicy", gif: Path, seed: int, *, greedy: bool) -> None:
+    # Nothing is shown on a screen; without this SDL complains where there is none.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     from pronk import envs
     from pronk_actor.gif import film, save
 

@@ -15,7 +15,7 @@ MAX_FRAMES = 1000
 """A longer episode is shown with pictures left out."""
 MAX_STEPS = 200_000
 """Where an episode that does not end is cut off."""
-_SIZE = 320
+_SIZE = 420
 _MILLISECONDS = 40
 
 
