@@ -1,6 +1,8 @@
 """Everything that is or could be installed is pinned in constraints.txt."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
@@ -40,6 +42,14 @@ def test_everything_installed_is_pinned(pinned):
 
     assert len(installed) > 50, "this is not the environment that `make install` makes"
     assert unpinned(installed, pinned) == []
+
+
+def test_what_is_installed_goes_together():
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_dependency_is_pinned(pinned):
