@@ -120,13 +120,14 @@ def worktree(root: Path) -> Iterator[Path]:
             git(root, "worktree", "remove", "--force", str(tree))
 
 
-def run(tree: Path, command: str, minutes: float) -> Outcome:
+def run(tree: Path, command: str, minutes: float, **variables: str) -> Outcome:
     """Run a command in the tree, with the tree's packages; what it starts ends with it."""
     packages = [tree, *(tree / "services" / name for name in SERVICES)]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, packages)),
         "PYTHONDONTWRITEBYTECODE": "1",  # a change within one second would go unnoticed
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        **variables,
     }
     start = time.monotonic()
     with tempfile.TemporaryFile() as output:
@@ -159,7 +160,8 @@ def try_sabotage(tree: Path, line: Line, sabotage: Sabotage) -> dict[str, Any]:
     else:
         path.write_text(source.replace(sabotage.search, sabotage.replace), encoding="utf-8")
         try:
-            outcome = run(tree, command, line.minutes)
+            # One failure is red enough.
+            outcome = run(tree, command, line.minutes, PYTEST_ADDOPTS="--exitfirst")
         finally:
             path.write_text(source, encoding="utf-8")
     return {"what": sabotage.what, "red": outcome.status == RED} | asdict(outcome)
