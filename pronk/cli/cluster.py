@@ -89,7 +89,7 @@ def programs(
             "--policy",
             policy,
             stage=LEARNER,
-            grace=30.0,
+            grace=60.0,
         )
         for policy in experiment.policies
     ]

@@ -71,7 +71,10 @@ def pick(source: Source, name: str | None) -> Release:
     if name is None:
         policies = sorted({release.manifest.policy for release in releases})
         if len(policies) > 1:
-            raise Misconfigured(f"--release: several policies have one: {', '.join(policies)}")
+            raise Misconfigured(
+                f"several policies are released ({', '.join(policies)}): "
+                f"choose with --release, for example --release {releases[-1].name}"
+            )
         return releases[-1]
     found = [release for release in releases if release.name == name]
     if not found:

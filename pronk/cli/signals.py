@@ -2,9 +2,11 @@
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Self
 
+_SAME_SECONDS = 0.5
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -14,13 +16,15 @@ class Signals:
     Attributes:
         stop: set by the first one.
         number: of the first signal; None while there was none.
-        hurried: a second one came.
+        hurried: a second one came a moment later. A closing terminal, `timeout` and others send
+            theirs twice at once; that is no second thought.
     """
 
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.number: int | None = None
         self.hurried = False
+        self._first = 0.0
 
     def __enter__(self) -> Self:
         """Listen."""
@@ -34,14 +38,10 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    @property
-    def closed_terminal(self) -> bool:
-        """The terminal went away: nobody can read what is printed."""
-        return self.number == signal.SIGHUP
-
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.number is not None:
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self._first = number, now
+            self.stop.set()
+        elif number != signal.SIGHUP and now - self._first >= _SAME_SECONDS:
             self.hurried = True
-            return
-        self.number = number
-        self.stop.set()

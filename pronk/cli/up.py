@@ -149,6 +149,7 @@ class Director:
 
     def __init__(self, experiment: Experiment, directory: RunDirectory, screen: Screen) -> None:
         self.stopping = False
+        self._vitals: Vitals | None = None
         self._experiment = experiment
         self._directory = directory
         self._screen = screen
@@ -156,7 +157,9 @@ class Director:
 
     def show(self, running: Cluster | None) -> None:
         """Show the present moment; None while nothing runs yet."""
-        vitals = running.poller.newest if running else None
+        if running is not None and not self.stopping:  # members that leave take numbers along
+            self._vitals = running.poller.newest
+        vitals = self._vitals
         self._screen.show(
             Scene(
                 name=self._experiment.name,

@@ -171,6 +171,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
         ports = listening(children)
         assert len(ports) == 2
         process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # as `timeout` does: no second thought
         said_out, said = process.communicate(timeout=60)
     assert process.returncode == 143, said_out + said
     assert said == (
@@ -221,3 +222,17 @@ def test_killed_services_come_back_and_status_sees_them(tmp_path: Path) -> None:
     assert process.returncode == 130
     for name in ("actor-", "valkey", "learner"):
         assert re.search(f"^{name}.*was killed by SIGKILL; starting it again", out, re.MULTILINE)
+
+
+def test_the_bench_measures_a_cluster(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    done = run([*PRONK, "bench", "cluster", CONFIG, "--seconds", "5", "--json", str(out)])
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert result["steps_per_second"] > 0
+    assert result["frames_per_second"] == pytest.approx(result["steps_per_second"])
+    assert "efficiency" not in result, "it cannot be told yet"
+    assert 0 < result["learner_busy_share"] <= 1
+    assert 0 <= result["actor_blocked_share"] < 1
+    assert set(result["cpu_seconds_per_step"]) == {"actor", "learner", "param-server", "valkey"}
+    assert all(seconds > 0 for seconds in result["cpu_seconds_per_step"].values())
