@@ -104,7 +104,9 @@ def test_closing_sends_what_waits(producer):
     for number in range(3):
         until(lambda n=number: sender.offer(unroll(number=n), 1))
     threading.Timer(0.1, producer.open.set).start()
-    assert sender.close(5, [unroll(number=3)]) == 0
+    sender.drain([unroll(number=3)])
+    assert sender.close(5) == 0
+    assert sender.drained
     rewards = [decode(payload).reward[0, 0] for _, _, payload in producer.entries]
     assert rewards == [0, 1, 2, 3]
 
@@ -115,7 +117,9 @@ def test_closing_gives_up_in_time(producer):
     for _ in range(3):
         until(lambda: sender.offer(unroll(), 1))
     began = time.monotonic()
-    assert sender.close(0.1, [unroll()]) == 4
+    sender.drain([unroll()])
+    assert not sender.drained
+    assert sender.close(0.1) == 4
     assert time.monotonic() - began < 2
     assert not producer.entries
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pronk.errors import Misconfigured
-from pronk.telemetry import logs
 from pronk.transport.buffer import Producer
 from pronk.wire.codec import encode
 from pronk.wire.errors import WireError
@@ -58,19 +57,25 @@ class Sender:
             self._changed.notify_all()
             return True
 
-    def close(self, grace: float, last: Sequence[Unroll] = ()) -> int:
-        """Send what waits, and `last`, for up to `grace` seconds; return how many did not go."""
+    def drain(self, last: Sequence[Unroll] = ()) -> None:
+        """Take `last` beyond the bound, and end once all that waits was sent."""
         with self._changed:
             self._waiting.extend(last)
             self._closed = True
             self._changed.notify_all()
+
+    @property
+    def drained(self) -> bool:
+        """Whether it has ended."""
+        return not self._thread.is_alive()
+
+    def close(self, grace: float = 0.0) -> int:
+        """`drain` for up to `grace` seconds; return how many unrolls did not go."""
+        self.drain()
         self._thread.join(grace)
         self._give_up.set()
         self._thread.join()
-        left = len(self._waiting) + self._busy
-        if left:
-            logs.get().warning("unrolls_left_behind", policy=self._policy, unrolls=left)
-        return left
+        return len(self._waiting) + self._busy
 
     def _has_room_or_failed(self) -> bool:
         return self.error is not None or len(self._waiting) < QUEUE_UNROLLS

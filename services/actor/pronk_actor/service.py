@@ -1,6 +1,8 @@
 """Runs an actor in its role until it is told to leave."""
 
 import threading
+import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 
 from redis import Redis
@@ -22,6 +24,7 @@ from pronk_actor.train_loop import Cast, TrainLoop
 
 _GRACE_SECONDS = 3.0
 """For what is on its way to the buffer, once the actor was told to leave."""
+_POLL_SECONDS = 0.05
 
 
 def train(experiment: Experiment, stop: threading.Event) -> None:
@@ -82,12 +85,23 @@ def _train(place: Place, stop: threading.Event) -> None:
         try:
             loop.run(stop)
         finally:
-            grace = 0.0 if place.membership.finished else _GRACE_SECONDS
-            left = sum(cast.sender.close(grace, cast.left_over) for cast in casts)
-            logs.get().info("stopped", unrolls=place.meter.unrolls, left_behind=left)
+            _flush(place, casts)
         for cast in casts:
             if cast.sender.error is not None:
                 raise cast.sender.error
+
+
+def _flush(place: Place, casts: Sequence[Cast]) -> None:
+    """Send what is on its way, unless the run is over: then nobody takes it any more."""
+    for cast in casts:
+        cast.sender.drain(cast.left_over)
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while not (place.membership.finished or all(cast.sender.drained for cast in casts)):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_POLL_SECONDS)
+    left = sum(cast.sender.close() for cast in casts)
+    logs.get().info("stopped", unrolls=place.meter.unrolls, left_behind=left)
 
 
 def _evaluate(place: Place, stop: threading.Event, *, sample: bool) -> None:
