@@ -33,15 +33,6 @@ def rename_weights(model: ModelProto, prefix: str) -> None:
                 node.input[index] = names[name]
 
 
-def prune_inputs(model: ModelProto) -> tuple[str, ...]:
-    """Drop graph inputs that no node reads; the names of those that stay, in order."""
-    read = {name for node in model.graph.node for name in node.input}
-    kept = [port for port in model.graph.input if port.name in read]
-    del model.graph.input[:]
-    model.graph.input.extend(kept)
-    return tuple(port.name for port in kept)
-
-
 def weight_names(model: ModelProto) -> set[str]:
     """Names of all initializers."""
     return {tensor.name for tensor in model.graph.initializer}

@@ -56,7 +56,7 @@ def trace(network: PolicyNetwork) -> Graph:
     exported = distinct(network, seed=0)
     model = _export(exported)
     onnx_graph.rename_weights(model, _PREFIX)
-    inputs = onnx_graph.prune_inputs(model)
+    inputs = tuple(port.name for port in model.graph.input)  # the exporter drops unused ones
     names = _weights(network, model)
     state = exported.state_dict()
     layout = pack({name: state[name].numpy() for name in names})
