@@ -40,7 +40,9 @@ def _group() -> None:
 
 @bench.command("cluster")
 def measure_cluster(
-    config: Annotated[Path, typer.Argument(help="The experiment.")] = Path("configs/cartpole.yaml"),
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment.")] = Path(
+        "configs/cartpole.yaml"
+    ),
     actors: Annotated[int, typer.Option(min=1, help="Actors.")] = 2,
     seconds: Annotated[float, typer.Option(min=5, help="How long to measure.")] = 30.0,
     overrides: Annotated[

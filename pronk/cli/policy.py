@@ -18,7 +18,10 @@ policy = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
 RunDir = Annotated[
     Path | None,
-    typer.Argument(help="A run directory or a policy folder; default: what PRONK_SERVER has."),
+    typer.Argument(
+        metavar="RUN_DIR",
+        help="A run directory or a policy folder; default: what PRONK_SERVER has.",
+    ),
 ]
 Name = Annotated[
     str | None, typer.Option("--release", help="Its name in the list; default: the newest.")

@@ -27,7 +27,7 @@ _TICK_SECONDS = 0.05
 
 
 def up(
-    config: Annotated[Path, typer.Argument(help="The experiment, a YAML file.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")],
     actors: Annotated[
         int | None, typer.Option(min=1, help="Actors; default: the experiment's actor.count.")
     ] = None,

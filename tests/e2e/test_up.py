@@ -65,6 +65,8 @@ def started(run_dir: Path, *more: str) -> Iterator["subprocess.Popen[str]"]:
             yield process
         finally:
             process.kill()
+            for left in belonging_to(run_dir):  # of a test that went wrong
+                left.kill()
 
 
 def belonging_to(run_dir: Path) -> list[psutil.Process]:

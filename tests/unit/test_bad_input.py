@@ -39,7 +39,7 @@ def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
     ("arguments", "said"),
     [
         (["upp", "x.yaml"], "No such command 'upp'. Did you mean 'up'?; see `pronk --help`"),
-        (["up"], "Missing argument 'config'; see `pronk up --help`"),
+        (["up"], "Missing argument 'CONFIG'; see `pronk up --help`"),
         (["up", "x.yaml", "--actors", "many"], "Invalid value for '--actors': "),
         (["up", "x.yaml", "--actors", "0"], "Invalid value for '--actors': "),
         (["up", "nowhere.yaml"], "cannot read experiment nowhere.yaml: No such file"),
