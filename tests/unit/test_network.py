@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pronk.nets.core import LSTM, State
 from pronk.nets.network import build
 from pronk.policy import signature
 from pronk.policy.torch_engine import call
@@ -197,6 +198,21 @@ def test_heads_stay_in_float32_under_autocast():
     assert all(array.dtype == torch.float32 for array in rough.params.values())
     assert all(array.dtype == torch.float32 for array in rough.core_state.values())
     torch.testing.assert_close(rough.value, exact.value, rtol=0.1, atol=0.1)
+
+
+@torch.no_grad()
+def test_memory_fades_as_slowly_under_autocast():
+    """A forget gate of 0.998 is 1 in bfloat16, and nothing would ever be forgotten."""
+    core = LSTM(1, 1)
+    for parameter in core.parameters():
+        parameter.zero_()
+    core.input.bias[1] = 6.1875  # a number that bfloat16 has
+    x, reset = torch.zeros(300, 1, 1), torch.zeros(300, 1, dtype=torch.bool)
+    start = State(torch.zeros(1, 1), torch.ones(1, 1))
+    exact = core.unroll(x, start, reset)[1].c
+    assert 0.4 < exact < 0.7
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(core.unroll(x, start, reset)[1].c, exact, rtol=1e-3, atol=0)
 
 
 def test_equal_seeds_give_equal_networks():
