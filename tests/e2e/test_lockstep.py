@@ -15,6 +15,7 @@ OVERRIDES = (
     "actor.count=1",
     "actor.slots=8",
     "algorithm.batch_size=8",
+    "algorithm.unroll_length=20",
     "network.core=lstm",
     "network.core_size=16",
     "network.last_action=true",
