@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
 from pronk.errors import Fenced, Misconfigured
 
+_ONE_WISH_SECONDS = 0.5
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
@@ -46,14 +48,19 @@ def limit_threads(count: int = 1) -> None:
 def stop_on_signals() -> threading.Event:
     """An event that SIGTERM and SIGINT set, so that every wait can be interrupted.
 
-    A second signal ends the process at once.
+    A second wish ends the process at once. Two signals within half a second are one wish: closing
+    terminals and some supervisors send them in pairs.
     """
     stop = threading.Event()
+    first = time.monotonic()
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
+        nonlocal first
+        if not stop.is_set():
+            first = time.monotonic()
+            stop.set()
+        elif time.monotonic() - first > _ONE_WISH_SECONDS:
             os._exit(128 + number)
-        stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)

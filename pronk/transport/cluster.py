@@ -1,11 +1,11 @@
 """Questions and commands to the parameter server, beside membership and policies.
 
 Every function waits for an unreachable server until `stop` is set and then returns None or False;
-those without `stop` ask once.
+those without `stop` ask once. `beat` feeds liveness in waits that may be long.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -29,7 +29,9 @@ class Grant:
     number_floor: int
 
 
-def wait_for_spec(channel: grpc.Channel, stop: threading.Event) -> specs.EnvironmentSpec | None:
+def wait_for_spec(
+    channel: grpc.Channel, stop: threading.Event, beat: Callable[[], None] = lambda: None
+) -> specs.EnvironmentSpec | None:
     """The environment's spec, once the first actor has registered it; None when stopped.
 
     Raises:
@@ -42,6 +44,7 @@ def wait_for_spec(channel: grpc.Channel, stop: threading.Event) -> specs.Environ
             stop,
             "the first actor, which registers the environment's spec",
             again=lambda error: is_transient(error) or code_of(error) == grpc.StatusCode.NOT_FOUND,
+            beat=beat,
         )
     except grpc.RpcError as error:
         raise refused(error) from None
@@ -49,7 +52,11 @@ def wait_for_spec(channel: grpc.Channel, stop: threading.Event) -> specs.Environ
 
 
 def grant_epoch(
-    channel: grpc.Channel, member: str, policy: str, stop: threading.Event
+    channel: grpc.Channel,
+    member: str,
+    policy: str,
+    stop: threading.Event,
+    beat: Callable[[], None] = lambda: None,
 ) -> Grant | None:
     """The next epoch of a policy; waits while another learner's lease lives; None when stopped.
 
@@ -66,6 +73,7 @@ def grant_epoch(
             stop,
             f"the right to train policy {policy!r}",
             again=lambda error: is_transient(error) or code_of(error) in later,
+            beat=beat,
         )
     except grpc.RpcError as error:
         raise refused(error) from None

@@ -84,8 +84,12 @@ class Membership:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def join(self, stop: threading.Event) -> bool:
+    def join(self, stop: threading.Event, beat: Callable[[], None] = lambda: None) -> bool:
         """Register and begin to send heartbeats; wait for an unreachable server.
+
+        Args:
+            stop: ends the wait.
+            beat: feeds liveness meanwhile.
 
         Returns:
             False when `stop` was set first.
@@ -95,7 +99,11 @@ class Membership:
         """
         try:
             answer = until_answered(
-                self._register, stop, "the parameter server", again=_may_be_reached_later
+                self._register,
+                stop,
+                "the parameter server",
+                again=_may_be_reached_later,
+                beat=beat,
             )
         except grpc.RpcError as error:
             raise refused(error) from None

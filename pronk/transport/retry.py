@@ -71,6 +71,7 @@ def until_answered(
     waiting_for: str,
     *,
     again: Callable[[BaseException], bool] = is_transient,
+    beat: Callable[[], None] = lambda: None,
 ) -> T | None:
     """Call until it succeeds; None when `stop` was set meanwhile.
 
@@ -79,10 +80,12 @@ def until_answered(
         stop: interrupts the waits between attempts.
         waiting_for: what the log line says is waited for.
         again: which failures are waited out; all others are raised.
+        beat: feeds liveness; called before every wait, so every few seconds.
     """
     reminder = Reminder()
 
     def remind(state: RetryCallState) -> None:
+        beat()
         error = state.outcome.exception() if state.outcome else None
         if error is not None and reminder.due():
             logs.get().warning("waiting", waiting_for=waiting_for, why=details_of(error))

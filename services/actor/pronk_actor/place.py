@@ -20,7 +20,6 @@ from pronk.transport.settings import Settings
 from pronk.wire.spec import EnvironmentSpec
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk_actor.agent import Agent
-from pronk_actor.attend import attend
 from pronk_actor.meter import Meter
 from pronk_actor.policy_source import PolicySource
 from pronk_actor.reports import EpisodeReports
@@ -110,7 +109,7 @@ def join(
     policies = list(experiment.policies)
     membership = Membership(channel, kind, experiment_hash(experiment), policies, spec)
     stack.callback(membership.leave)
-    if not attend(lambda: membership.join(stop), health.beat):
+    if not membership.join(stop, health.beat):
         return None
     logs.get().info(
         "joined",

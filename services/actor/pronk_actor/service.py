@@ -13,7 +13,6 @@ from pronk.transport.buffer import BufferKeys, Producer, await_server, buffer_st
 from pronk.transport.redis import connect as connect_redis
 from pronk.wire.unroll import UnrollHeader
 from pronk.wire.v1 import registry_pb2 as pb
-from pronk_actor.attend import attend
 from pronk_actor.evaluate_loop import EvaluateLoop
 from pronk_actor.evaluation import Part
 from pronk_actor.place import Place, join
@@ -60,7 +59,7 @@ def _train(place: Place, stop: threading.Event) -> None:
     experiment = place.experiment
     client = connect_redis(place.settings.redis_url.get_secret_value())
     most = experiment.buffer.max_bytes * len(experiment.policies)
-    if not attend(lambda: await_server(client, most, stop), place.health.beat):
+    if not await_server(client, most, stop, place.health.beat):
         return
     env = place.make_env()
 

@@ -52,7 +52,7 @@ def serve(experiment: Experiment, policy: str | None, stop: threading.Event) -> 
             channel, pb.MEMBER_KIND_LEARNER, experiment_hash(experiment), [policy]
         )
         try:
-            if membership.join(stop):
+            if membership.join(stop, health.beat):
                 _train(experiment, policy, settings, channel, membership, health, stop)
                 membership.check()
         finally:
@@ -82,13 +82,13 @@ def _train(
     health: Health,
     stop: threading.Event,
 ) -> None:
-    spec = wait_for_spec(channel, stop)
+    spec = wait_for_spec(channel, stop, health.beat)
     if spec is None:
         return
     folder = learner_folder(settings.required_run_dir(), experiment, policy)
     network, trainer, progress = prepare(experiment, policy, spec, folder)
     exporter = Exporter(network, policy, engine=experiment.actor.engine, env=experiment.env)
-    grant = grant_epoch(channel, membership.member, policy, stop)
+    grant = grant_epoch(channel, membership.member, policy, stop, health.beat)
     if grant is None:
         return
     progress.counters.version = max(progress.counters.version, grant.number_floor) + 1
