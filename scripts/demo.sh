@@ -10,7 +10,4 @@ echo
 echo "the stored policy, greedy:"
 pronk evaluate "$run" --episodes 20 --gif "$run/episode.gif"
 echo
-echo "$run/curve.png      the learning curve"
-echo "$run/episode.gif    one episode"
-echo "$run/summary.json   what happened, in numbers"
-echo "$run/policies/      the policy: ONNX graph, weights, manifest"
+echo "everything lies in $run: look at curve.png, episode.gif and summary.json first"
