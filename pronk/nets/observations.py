@@ -11,6 +11,8 @@ from pronk.wire.spec import ArraySpec
 
 _ONE_HOT_LIMIT = 4096
 _SMALLEST_PLANE = 16
+_SMALLEST_PICTURE = 32
+_LARGEST_CODE = 10.0
 
 
 def is_image(array: ArraySpec) -> bool:
@@ -72,14 +74,25 @@ def _channels_first(array: ArraySpec) -> bool:
 
 
 def _to_float(array: ArraySpec, obs: Tensor, scale: float | None) -> Tensor:
-    """Float observations as they are; integers times `scale`, by default 1 / their upper bound."""
-    kind = np.dtype(array.dtype).kind
+    """Float observations as they are; others times `scale`, by default `_default_scale`."""
     obs = obs.float()
-    if kind == "f":
+    if np.dtype(array.dtype).kind == "f":
         return obs
     if scale is None:
-        scale = 1 / array.high if 1 < array.high < math.inf and kind != "b" else 1.0
+        scale = _default_scale(array)
     return obs if scale == 1 else obs * scale
+
+
+def _default_scale(array: ArraySpec) -> float:
+    """1 / the upper bound, so that pixels lie in [0, 1].
+
+    Small images are grids of codes, and MiniGrid declares 255 where its codes end at 10: divided by
+    255 they would all but vanish, so the bound of a small image counts for 10 at most.
+    """
+    if not 1 < array.high < math.inf:
+        return 1.0
+    small = is_image(array) and max(image_size(array)[1:]) < _SMALLEST_PICTURE
+    return 1 / min(array.high, _LARGEST_CODE) if small else 1 / array.high
 
 
 def _categories(array: ArraySpec) -> int:

@@ -6,7 +6,7 @@ Users bring their own by `network.id: module:Class`.
 
 Image-like observations pass convolutions; everything else is flattened and joins before the last
 layer. Images may be channels-first or channels-last. Integers are multiplied by `scale`, by default
-1 / their upper bound (1/255 for pixels); grids of small codes, as MiniGrid's, want a larger one.
+1 / their upper bound (1/255 for pixels; see `observations` for grids of codes).
 """
 
 import math
