@@ -15,8 +15,12 @@ from pronk.wire.weights import digest, unpack
 
 Arrays = Mapping[str, NDArray[Any]]
 
-TOLERANCE = 2e-5
-"""Of an engine against torch, relative to the largest output (at least 1)."""
+TOLERANCE = 1e-4
+"""Of an engine against torch, relative to the largest output (at least 1).
+
+Deep networks with large values were seen to differ by 1e-5; one update changes outputs by more than
+1e-3. A false alarm stops an actor, so the limit leaves room.
+"""
 
 
 class FingerprintMismatch(Misconfigured):
