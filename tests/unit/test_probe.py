@@ -44,7 +44,7 @@ def test_probe_stays_within_bounds(rows, seed):
 
 @given(st.integers(1, 9), st.integers(0, 1000))
 def test_every_choice_keeps_an_alternative(rows, seed):
-    spec, _ = cases.CASES["last-multi-none"]
+    spec, _ = cases.CASES["last-multi-lstm"]
     mask = probe.make(spec, CORE, rows, seed)["action_mask"]
     start = 0
     for action in spec.action:
