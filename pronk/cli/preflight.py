@@ -16,6 +16,7 @@ import numpy as np
 from pronk import config
 from pronk.cli.process import Process, Program, describe_exit
 from pronk.config import Experiment
+from pronk.config.schema import unrolls_needed
 from pronk.errors import Misconfigured
 from pronk.wire.spec import ContinuousSpec, EnvironmentSpec
 
@@ -57,19 +58,19 @@ def check_buffer(experiment: Experiment, spec: EnvironmentSpec) -> None:
         algorithm, slots = experiment.algorithm_of(policy), experiment.slots_of(policy)
         slot_bytes = unroll_bytes(spec, algorithm.unroll_length)
         group = min(slots, max(1, _ENTRY_BYTES // slot_bytes))
-        entries = math.ceil(algorithm.batch_size / group)
+        entries = unrolls_needed(algorithm.batch_size, group)
         if entries > experiment.buffer.max_entries:
             raise Misconfigured(
-                f"algorithm.batch_size: a batch of {algorithm.batch_size} slots takes {entries} "
-                f"unrolls of {group} slots, and the buffer holds {experiment.buffer.max_entries}; "
-                f"set buffer.max_entries to {2 * entries}"
+                f"algorithm.batch_size: a batch of {algorithm.batch_size} slots needs room for "
+                f"{entries} unrolls of {group} slots, and the buffer holds "
+                f"{experiment.buffer.max_entries}; set buffer.max_entries to {2 * entries}"
             )
-        if algorithm.batch_size * slot_bytes > experiment.buffer.max_bytes:
+        needed = entries * group * slot_bytes
+        if needed > experiment.buffer.max_bytes:
             raise Misconfigured(
-                f"algorithm.batch_size: a batch of {algorithm.batch_size} slots takes "
-                f"{algorithm.batch_size * slot_bytes} bytes, and the buffer holds "
-                f"{experiment.buffer.max_bytes}; "
-                f"set buffer.max_bytes to {4 * algorithm.batch_size * slot_bytes}"
+                f"algorithm.batch_size: a batch of {algorithm.batch_size} slots needs room for "
+                f"{needed} bytes, and the buffer holds {experiment.buffer.max_bytes}; "
+                f"set buffer.max_bytes to {2 * needed}"
             )
 
 

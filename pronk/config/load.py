@@ -46,7 +46,8 @@ def parse(text: str, overrides: Sequence[str] = (), *, source: str = "experiment
     if not isinstance(data, dict):
         found = "nothing" if data is None else f"a {type(data).__name__}"
         raise ConfigError(f"{source}: expected an experiment (name, env, …), found {found}")
-    for override in overrides:
+    # An id first: what else is set belongs to it.
+    for override in sorted(overrides, key=lambda text: ".id=" not in text):
         _apply(data, override)
     try:
         return Experiment.model_validate(data)
@@ -105,6 +106,11 @@ def _apply(data: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override}: {part} is a value, not a section")
         section = child
     try:
-        section[path[-1]] = read(value)
+        new = read(value)
     except ValueError as error:
         raise ConfigError(f"--set {override}: the value is not YAML: {error}") from None
+    if path[-1] == "id" and new != section.get("id"):
+        # They belonged to the other environment or network.
+        for own in ("kwargs", "wrappers"):
+            section.pop(own, None)
+    section[path[-1]] = new

@@ -259,6 +259,15 @@ class StopConfig(Section):
     """Episodes that the mean is taken over."""
 
 
+def unrolls_needed(batch_size: int, slots: int) -> int:
+    """Unrolls of `slots` that a buffer must hold for a batch always to come together.
+
+    Two may be there of which all but a slot was trained already: they keep their place until their
+    last slot is.
+    """
+    return -(-batch_size // slots) + 2
+
+
 class Experiment(Section):
     """A whole experiment."""
 
@@ -299,11 +308,11 @@ class Experiment(Section):
     def _check_buffer(self) -> None:
         for name in self.policies:
             batch, slots = self.algorithm_of(name).batch_size, self.slots_of(name)
-            if batch > (room := self.buffer.max_entries * slots):
+            if (needed := unrolls_needed(batch, slots)) > self.buffer.max_entries:
                 raise ValueError(
                     f"algorithm.batch_size: a batch of {batch} slots never fits the buffer of "
                     f"policy {name!r}, which holds {self.buffer.max_entries} unrolls of {slots} "
-                    f"slots ({room}): raise buffer.max_entries to {-(-batch // slots)} or more"
+                    f"slots, two of them half used: raise buffer.max_entries to {needed} or more"
                 )
 
     def _check_lockstep(self) -> None:

@@ -70,6 +70,9 @@ PUBLISH_FAILURES = Counter(
 CHECKPOINT_FAILURES = Counter(
     "pronk_checkpoint_failures", "Checkpoints that were not written.", ["policy"]
 )
+DISK_FAILURES = Counter(
+    "pronk_disk_failures", "Files of a run and releases that were not written.", ["what"]
+)
 LAST_UPDATE_TIMESTAMP = Gauge(
     "pronk_last_update_timestamp_seconds", "When the newest update was applied.", ["policy"]
 )

@@ -7,6 +7,8 @@ import torch
 from pronk_learner import checkpoint
 from pronk_learner.checkpoint import Checkpoint, Counters
 
+from pronk.errors import Misconfigured
+
 
 def make(updates: int) -> Checkpoint:
     return Checkpoint(
@@ -64,6 +66,12 @@ def test_a_half_written_one_is_never_seen(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="No space"):
         checkpoint.save(tmp_path, make(2), keep=3)
     assert [path.name for path in tmp_path.iterdir()] == ["000000000001"]
+
+
+def test_none_that_can_be_read_is_told(tmp_path: Path) -> None:
+    (checkpoint.save(tmp_path, make(1), keep=3) / "state.json").write_text("{}")
+    with pytest.raises(Misconfigured, match="no checkpoint in"):
+        checkpoint.newest(tmp_path)
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -110,9 +110,9 @@ def test_an_impossible_value_is_one_line(override, said):
     ("overrides", "said"),
     [
         (
-            ["algorithm.batch_size=2049"],
-            "algorithm.batch_size: a batch of 2049 slots never fits the buffer of policy "
-            "'default', which holds 64 unrolls of 32 slots (2048): raise buffer.max_entries to 65 "
+            ["algorithm.batch_size=1985"],
+            "algorithm.batch_size: a batch of 1985 slots never fits the buffer of policy "
+            "'default', which holds 64 unrolls of 32 slots, two of them half used: raise buffer.max_entries to 65 "
             "or more",
         ),
         (
@@ -133,8 +133,8 @@ def test_an_impossible_combination_is_explained(overrides, said):
     assert said in message(*overrides)
 
 
-def test_a_batch_as_large_as_the_buffer_is_possible():
-    assert parse(BASE, ["algorithm.batch_size=2048"]).algorithm.batch_size == 2048
+def test_a_batch_that_just_fits_is_possible():
+    assert parse(BASE, ["algorithm.batch_size=1984"]).algorithm.batch_size == 1984
 
 
 @pytest.mark.parametrize(
@@ -291,3 +291,18 @@ def test_every_experiment_that_ships_is_valid_and_ends(path):
     assert experiment.name == path.stem.replace("_", "-")
     assert experiment.stop.return_mean is not None
     assert experiment.stop.frames is not None
+
+
+def test_another_id_leaves_the_arguments_of_the_first_behind():
+    text = """
+name: x
+env: {id: A-v0, kwargs: {size: 3}, wrappers: [{id: "m:W"}]}
+network: {id: mlp, kwargs: {hidden: [8]}}
+"""
+    changed = parse(text, ["network.kwargs={width: 3}", "network.id=mine.nets:Net", "env.id=B-v0"])
+    assert changed.network.kwargs == {"width": 3}
+    assert changed.env.kwargs == {}
+    assert changed.env.wrappers == ()
+    same = parse(text, ["network.id=mlp", "env.id=A-v0"])
+    assert same.network.kwargs == {"hidden": [8]}
+    assert same.env.kwargs == {"size": 3}

@@ -10,6 +10,8 @@ from pronk.rl.batch import SlotGroup
 from pronk.wire.unroll import Unroll
 
 _RECENT_SECONDS = 10.0
+_PATIENCE_SECONDS = 1.0
+"""After which one unroll may fill a batch: what is waited for may not come."""
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Draw:
 
 
 class Batcher:
-    """First in, first out; but no unroll fills more than half a batch while several actors send.
+    """First in, first out; but no unroll fills more than half a batch while others are to be had.
 
     Consecutive slots of one unroll were acted by one version at one time: a batch of two unrolls at
     least decorrelates them. Not thread-safe.
@@ -50,6 +52,7 @@ class Batcher:
         self._clock = clock
         self._pending: deque[_Pending] = deque()
         self._last_seen: dict[str, float] = {}
+        self._last_added = clock()
 
     @property
     def slots(self) -> int:
@@ -59,6 +62,7 @@ class Batcher:
     def add(self, entry_id: bytes, unroll: Unroll) -> None:
         """Append a validated unroll."""
         now = self._clock()
+        self._last_added = now
         self._last_seen[unroll.header.member] = now
         self._last_seen = {m: t for m, t in self._last_seen.items() if now - t < _RECENT_SECONDS}
         self._pending.append(_Pending(entry_id, unroll))
@@ -66,7 +70,8 @@ class Batcher:
     def draw(self) -> Draw | None:
         """The next batch, or None while the slots at hand do not make one."""
         share = self._batch_size
-        if len(self._last_seen) > 1:
+        impatient = self._clock() - self._last_added > _PATIENCE_SECONDS
+        if len(self._last_seen) > 1 and not impatient:
             share = math.ceil(self._batch_size / 2)
         if sum(min(share, pending.left) for pending in self._pending) < self._batch_size:
             return None

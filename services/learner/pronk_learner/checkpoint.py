@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from pronk.errors import Misconfigured
 from pronk.telemetry import logs
 
 _STATE = "state.json"
@@ -93,12 +94,21 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that checks out, or None where there is none."""
-    for candidate in reversed(_folders(folder)):
+    """The newest checkpoint that checks out, or None where there is none.
+
+    Raises:
+        Misconfigured: there are some, and none checks out; starting afresh would erase the run.
+    """
+    candidates = _folders(folder)
+    for candidate in reversed(candidates):
         try:
             return _load(candidate)
         except (CorruptError, OSError) as error:
             logs.get().error("checkpoint is corrupt", path=str(candidate), reason=str(error))
+    if candidates:
+        raise Misconfigured(
+            f"no checkpoint in {folder} can be read: restore one, or choose another run directory"
+        )
     return None
 
 

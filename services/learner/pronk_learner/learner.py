@@ -1,5 +1,6 @@
 """The learner's loop: draw a batch, train on it, acknowledge, publish, save."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from pronk_learner.publisher import Publisher, Snapshot
 from pronk_learner.trainer import Trainer, Update
 
 _WAIT_SECONDS = 0.1
+_SKIPPED_IN_A_ROW = 50
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Learner:
         self._ingest = ingest
         self._publisher = publisher
         self._batcher = Batcher(assignment.algorithm.batch_size)
+        self._skipped = 0
         self.meter = Meter()
 
     def publish(self) -> None:
@@ -106,12 +109,29 @@ class Learner:
         self._count_time(waiting=drawn - started)
         if draw is None:
             return False
-        self._check_fence()
         self._train(draw)
         if self._experiment.actor.lockstep:
             self._publisher.flush(stop, beat)
         self._count_time(busy=time.perf_counter() - drawn)
         return True
+
+    def divergence(self) -> str | None:
+        """Why training cannot go on, or None: no update could be applied for a while."""
+        patience = 1 if self._experiment.actor.lockstep else _SKIPPED_IN_A_ROW
+        if self._skipped >= patience:
+            return f"training diverged: {self._skipped} gradients in a row are not finite"
+        if self._publisher.diverged >= patience:
+            return f"training diverged: {self._publisher.diverged} versions in a row are not finite"
+        return None
+
+    def discard(self) -> None:
+        """Take an unroll that nobody will train on out of the buffer, so that actors go on.
+
+        A policy that is done must not hold up the others that share its actors.
+        """
+        if (item := self._ingest.get(timeout=0)) is not None:
+            self._check_fence()
+            self._consumer.ack([item[0]])
 
     def version(self) -> pb.Version:
         """The version that the weights are now."""
@@ -176,7 +196,7 @@ class Learner:
             }
             metrics.RHO_MEAN.labels(self._policy).set(row["rho_mean"])
             metrics.RHO_CLIPPED_SHARE.labels(self._policy).set(row["rho_clipped_share"])
-        return row
+        return {key: _finite(value) for key, value in row.items()}
 
     def _check_fence(self) -> None:
         self._membership.check_epoch(self._policy, self._assignment.epoch)
@@ -196,10 +216,13 @@ class Learner:
         update = self._trainer.update(assemble(draw.groups), counters.frames)
         self.meter.update = update
         if update.applied:
+            self._skipped = 0
             self._count_update(draw)
         else:
+            self._skipped += 1
             metrics.UPDATES_SKIPPED.labels(self._policy, "non_finite").inc()
             logs.get().warning("update_skipped", why="non-finite gradient")
+        self._check_fence()
         self._consumer.ack(list(draw.finished))
         if update.applied and counters.updates % self._experiment.learner.publish_every == 0:
             self.publish()
@@ -234,3 +257,8 @@ class Learner:
 
 def _mean_version(group: SlotGroup) -> float:
     return float(group.unroll.behaviour_version[:, group.start : group.stop].mean())
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON knows no NaN: what is not finite is not known."""
+    return value if value is not None and math.isfinite(value) else None

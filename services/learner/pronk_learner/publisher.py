@@ -40,6 +40,8 @@ class Publisher:
         self._busy = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self.diverged = 0
+        """Versions in a row that were not made, because their outputs were not finite."""
         self.newest: Bundle | None = None
         self.failure: BaseException | None = None
 
@@ -111,7 +113,9 @@ class Publisher:
             )
         except Diverged as error:
             metrics.PUBLISH_FAILURES.labels(self._policy).inc()
+            self.diverged += 1
             logs.get().error("version_not_made", number=snapshot.number, why=str(error))
             return
+        self.diverged = 0
         if self._client.publish(bundle):
             self.newest = bundle

@@ -104,9 +104,7 @@ def hardware() -> dict[str, Any]:
         processor = models[0].partition(":")[2].strip() if models else processor
     return {
         "processor": processor,
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": _cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

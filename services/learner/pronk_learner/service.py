@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import torch
+from redis import Redis
 
 from pronk.config import Experiment, experiment_hash
 from pronk.errors import Misconfigured
@@ -14,7 +15,7 @@ from pronk.nets.network import PolicyNetwork, build
 from pronk.policy.export import Exporter
 from pronk.telemetry import logs, metrics
 from pronk.transport import settings as environment
-from pronk.transport.buffer import BufferKeys, Consumer, await_server
+from pronk.transport.buffer import BufferKeys, Consumer, await_server, buffer_state
 from pronk.transport.channels import connect
 from pronk.transport.cluster import grant_epoch, wait_for_spec
 from pronk.transport.health import Health
@@ -46,13 +47,20 @@ def serve(experiment: Experiment, policy: str | None, stop: threading.Event) -> 
     settings = environment.load()
     policy = _only_policy(experiment, policy)
     logs.setup("learner", settings.log_level)
-    metrics.serve(settings.metrics_listen.host, settings.metrics_listen.port)
+    metrics_port = metrics.serve(settings.metrics_listen.host, settings.metrics_listen.port)
     with closing(Health(settings.health_listen)) as health, closing(connect(settings)) as channel:
         membership = Membership(
             channel, pb.MEMBER_KIND_LEARNER, experiment_hash(experiment), [policy]
         )
         try:
             if membership.join(stop, health.beat):
+                logs.get().info(
+                    "joined",
+                    member=membership.member,
+                    run=membership.run,
+                    health_port=health.port,
+                    metrics_port=metrics_port,
+                )
                 _train(experiment, policy, settings, channel, membership, health, stop)
                 membership.check()
         finally:
@@ -93,15 +101,27 @@ def _train(
         return
     progress.counters.version = max(progress.counters.version, grant.number_floor) + 1
     assignment = Assignment(experiment, policy, membership.run, grant.epoch, spec, folder)
-    consumer = _open_buffer(settings, assignment, stop, health.beat)
+    redis = connect_redis(settings.redis_url.get_secret_value())
+    consumer = _open_buffer(redis, assignment, stop, health.beat)
     if consumer is None:
         return
+    keys = BufferKeys(assignment.run, policy)
     ingest = Ingest(consumer, _expectation(assignment, network), _UNROLLS_AHEAD)
     client = PolicyPublisher(channel, membership.member, stop)
     membership.on_newest(client.reconcile)
     publisher = Publisher(exporter, client, policy)
     learner = Learner(assignment, membership, trainer, progress, consumer, ingest, publisher)
-    session = Session(assignment, channel, membership, learner, progress, publisher, ingest, health)
+    session = Session(
+        assignment,
+        channel,
+        membership,
+        learner,
+        progress,
+        publisher,
+        ingest,
+        health,
+        lambda: buffer_state(redis, keys) is not None,
+    )
     with ingest, publisher:
         session.run(stop)
 
@@ -128,10 +148,9 @@ def prepare(
 
 
 def _open_buffer(
-    settings: Settings, assignment: Assignment, stop: threading.Event, beat: Callable[[], None]
+    client: Redis, assignment: Assignment, stop: threading.Event, beat: Callable[[], None]
 ) -> Consumer | None:
     """The buffer, with what the learners of older epochs left unacknowledged; None when stopped."""
-    client = connect_redis(settings.redis_url.get_secret_value())
     policies = len(assignment.experiment.policies)
     if not await_server(client, policies * assignment.experiment.buffer.max_bytes, stop, beat):
         return None

@@ -3,11 +3,12 @@
 import shutil
 import threading
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 import grpc
 
-from pronk.telemetry import logs
+from pronk.telemetry import logs, metrics
 from pronk.transport.cluster import cut_release, set_run_state
 from pronk.transport.health import Health
 from pronk.transport.membership import Membership
@@ -21,6 +22,7 @@ from pronk_learner.publisher import Publisher
 
 _TICK_SECONDS = 1.0
 _IDLE_SECONDS = 0.5
+_DISCARD_SECONDS = 0.01
 
 
 class Session:
@@ -36,6 +38,7 @@ class Session:
         publisher: Publisher,
         ingest: Ingest,
         health: Health,
+        buffer_at_hand: Callable[[], bool],
     ) -> None:
         self._assignment = assignment
         self._channel = channel
@@ -45,6 +48,8 @@ class Session:
         self._publisher = publisher
         self._ingest = ingest
         self._health = health
+        self._buffer_at_hand = buffer_at_hand
+        self._failure: str | None = None
         self._journal = report.Journal(assignment.folder, progress.counters.updates)
         self._started = time.monotonic() - progress.counters.seconds
         self._next_tick = 0.0
@@ -59,12 +64,15 @@ class Session:
         with closing(self._journal):
             self._learner.publish()
             self._publisher.flush(stop, self._health.beat)
-            self._health.set_ready(True)
             reason = self._train(stop)
             self._finish(reason, stop)
-        while not stop.wait(_IDLE_SECONDS):
+        while not stop.wait(_IDLE_SECONDS if self._membership.finished else 0.0):
             self._health.beat()
-            self._report()
+            if time.monotonic() >= self._next_tick:
+                self._look_around()
+            if not self._membership.finished:
+                self._learner.discard()
+                stop.wait(_DISCARD_SECONDS)
 
     def _train(self, stop: threading.Event) -> str | None:
         """Train until the stop condition (its reason is returned) or until `stop` (None)."""
@@ -73,21 +81,21 @@ class Session:
             # A finished run whose stop condition was raised since.
             self._set_state(pb.RUN_STATE_RUNNING, "resumed", stop)
         while reason is None and not stop.is_set():
-            trained = self._learner.step(stop, self._health.beat)
+            self._learner.step(stop, self._health.beat)
             self._health.beat()
             if time.monotonic() >= self._next_tick:
                 self._tick()
-            if trained:
-                reason = self._progress.stop_reason()
+            self._failure = self._learner.divergence()
+            reason = self._failure or self._progress.stop_reason()
         return reason
 
     def _tick(self) -> None:
         now = time.monotonic()
-        self._next_tick = now + _TICK_SECONDS
         self._progress.tick(now - self._started)
-        self._report()
+        self._look_around()
         if self._progress.counters.updates:
-            self._journal.write(self._learner.row())
+            with _disk("journal"):
+                self._journal.write(self._learner.row())
         if now >= self._next_checkpoint:
             self._next_checkpoint = now + self._assignment.experiment.learner.checkpoint_seconds
             self._learner.save()
@@ -99,18 +107,30 @@ class Session:
         if reason is not None:
             self._learner.publish()
             self._publisher.flush(stop, self._health.beat)
-        self._leave_policy()
-        self._write_report(reason)
-        if reason is not None:
+        with _disk("policy"):
+            self._leave_policy()
+        with _disk("report"):
+            self._write_report(reason)
+        if self._failure is not None:
+            self._set_state(pb.RUN_STATE_FAILED, self._failure, stop)
+            logs.get().error("failed", reason=self._failure)
+        elif reason is not None:
             self._release(reason, stop)
             self._set_state(pb.RUN_STATE_FINISHED, reason, stop)
             logs.get().info("finished", reason=reason)
+
+    def _look_around(self) -> None:
+        """Once a second: tell the parameter server how it goes; ready while the buffer is there."""
+        self._next_tick = time.monotonic() + _TICK_SECONDS
+        self._health.set_ready(self._buffer_at_hand())
+        self._report()
 
     def _release(self, reason: str, stop: threading.Event) -> None:
         version = self._learner.version()
         try:
             cut_release(self._channel, self._membership.member, version, reason, stop)
         except grpc.RpcError as error:
+            metrics.DISK_FAILURES.labels("release").inc()
             logs.get().error("release_not_cut", why=details_of(error))
 
     def _set_state(self, state: pb.RunState.ValueType, reason: str, stop: threading.Event) -> None:
@@ -161,3 +181,13 @@ class Session:
             unrolls_refused=self._ingest.refused,
         )
         self._membership.report(stats, [self._learner.version()])
+
+
+@contextmanager
+def _disk(what: str) -> Iterator[None]:
+    """A full disk is told and counted; training goes on."""
+    try:
+        yield
+    except OSError as error:
+        metrics.DISK_FAILURES.labels(what).inc()
+        logs.get().error("not_written", what=what, why=str(error))
