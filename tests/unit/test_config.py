@@ -112,8 +112,8 @@ def test_an_impossible_value_is_one_line(override, said):
         (
             ["algorithm.batch_size=1985"],
             "algorithm.batch_size: a batch of 1985 slots never fits the buffer of policy "
-            "'default', which holds 64 unrolls of 32 slots, two of them half used: raise buffer.max_entries to 65 "
-            "or more",
+            "'default', which holds 64 unrolls of 32 slots, two of them half used: raise "
+            "buffer.max_entries to 65 or more",
         ),
         (
             ["policies={red: {}, blue: {}}", "algorithm.batch_size=1025"],

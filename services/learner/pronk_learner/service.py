@@ -34,7 +34,7 @@ from pronk_learner.publisher import Publisher
 from pronk_learner.session import Session
 from pronk_learner.trainer import Trainer
 
-_UNROLLS_AHEAD = 4
+_UNROLLS_AHEAD = 2
 
 
 def serve(experiment: Experiment, policy: str | None, stop: threading.Event) -> None:
