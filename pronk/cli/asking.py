@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import grpc
 
 from pronk.cli.failure import Failed
+from pronk.cli.rundir import RunDirectory
 from pronk.cli.vitals import Monitor, Vitals
 from pronk.errors import Misconfigured
 from pronk.transport import channels, retry
@@ -44,6 +46,25 @@ def local(server: str) -> Iterator[grpc.Channel]:
 
 
 @contextmanager
+def asked(run_dir: Path | None) -> Iterator[tuple[Address, grpc.Channel]]:
+    """The cluster that `pronk up` runs in a directory; without one, that of `PRONK_SERVER`.
+
+    Raises:
+        Failed: no cluster runs there.
+    """
+    if run_dir is None:
+        with remote() as found:
+            yield found
+        return
+    try:
+        server = RunDirectory(run_dir).address.read_text(encoding="utf-8").strip()
+    except OSError:
+        raise Failed(f"no cluster runs in {run_dir}: `pronk up` starts one") from None
+    with local(server) as channel:
+        yield parse_address(server), channel
+
+
+@contextmanager
 def telling_outage(server: Address) -> Iterator[None]:
     """Turn failed calls into errors that a person understands.
 
@@ -62,7 +83,7 @@ def telling_outage(server: Address) -> Iterator[None]:
         if retry.is_transient(error):
             raise Failed(
                 f"no parameter server answers at {server}: "
-                "start a cluster (`pronk up`) or set PRONK_SERVER"
+                "name the directory of a running `pronk up`, or set PRONK_SERVER"
             ) from None
         raise Failed(f"{server} answered: {retry.details_of(error)}") from None
 

@@ -81,6 +81,21 @@ class RunDirectory:
         finally:
             os.close(descriptor)
 
+    @property
+    def address(self) -> Path:
+        """Where the parameter server of a running `pronk up` is written down."""
+        return self.path / "server" / "address"
+
+    @contextmanager
+    def announced(self, server: str) -> Iterator[None]:
+        """Have the parameter server's address written down for `pronk status RUN_DIR`."""
+        self.address.parent.mkdir(parents=True, exist_ok=True)
+        self.address.write_text(server + "\n", encoding="utf-8")
+        try:
+            yield
+        finally:
+            self.address.unlink(missing_ok=True)
+
     def write_config(self, experiment: Experiment) -> None:
         """Write the experiment in one step."""
         temporary = self.config.with_name(f".{CONFIG}.tmp")

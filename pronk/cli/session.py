@@ -39,6 +39,7 @@ def cluster(
         addresses = choose_addresses(redis_url)
         with (
             Supervisor(programs(experiment, directory, addresses), tell=tell) as supervisor,
+            directory.announced(addresses.server),
             local(addresses.server) as channel,
             Poller(channel) as poller,
         ):

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import grpc
@@ -12,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pronk.cli.asking import remote, telling_outage
+from pronk.cli.asking import asked, telling_outage
 from pronk.cli.vitals import Member, Monitor, Vitals
 from pronk.cli.words import duration, percent, short
 from pronk.transport.cluster import status as ask
@@ -22,20 +23,26 @@ _SECONDS = 2.5
 
 
 def status(
+    run_dir: Annotated[
+        Path | None, typer.Argument(help="The run directory of a `pronk up` on this machine.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
 ) -> None:
     """Show who is in the cluster, how fast it is, and who waits for whom.
 
-    PRONK_SERVER names the parameter server; token and TLS come from the environment too.
+    Without a run directory PRONK_SERVER names the parameter server; token and TLS come from the
+    environment too.
 
     [bold]Examples[/bold]
 
     [cyan]PRONK_SERVER=cluster:50051 PRONK_TLS_CA=ca.pem PRONK_TOKEN_FILE=token pronk status[/cyan]
 
+    [cyan]pronk status runs/cartpole-20260102-030405 --watch[/cyan]
+
     [cyan]pronk status --json[/cyan]
     """
-    with remote() as (server, channel), telling_outage(server):
+    with asked(run_dir) as (server, channel), telling_outage(server):
         readings = _readings(channel)
         first = next(readings)
         if watch:

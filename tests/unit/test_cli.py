@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pronk.cli import preflight
+from pronk.cli.asking import asked
 from pronk.cli.doctor import doctor, examine
+from pronk.cli.failure import Failed
 from pronk.cli.farewell import farewell
 from pronk.cli.main import main
 from pronk.cli.picture import Scene, line, picture, sparkline
@@ -418,3 +420,15 @@ def test_the_doctor_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> Non
     assert findings["actor"].advice == "pip install 'pronk[actor]'"
     assert findings["minigrid"].verdict == "optional"
     assert findings["learner"].verdict == "ok"
+
+
+def test_status_of_a_directory_where_nothing_runs_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="no cluster runs in"), asked(tmp_path):
+        pass
+
+
+def test_status_finds_the_cluster_of_a_run_directory(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    with directory.announced("127.0.0.1:20001"), asked(tmp_path) as (server, _):
+        assert str(server) == "127.0.0.1:20001"
+    assert not directory.address.exists()
