@@ -1,0 +1,193 @@
+"""A whole learner between a real parameter server and a real buffer; the actor is played here."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cluster_clients import TRAIN, Client
+from param_servers import ServerThread, eventually
+from pronk_learner import checkpoint
+from pronk_learner.service import serve
+
+from pronk.policy.bundle import Bundle
+from pronk.transport.buffer import BufferKeys, Producer, buffer_state
+from pronk.transport.redis import connect as connect_redis
+from pronk.transport.valkey import EmbeddedValkey
+from pronk.wire import codec
+from pronk.wire.unroll import Episode, Unroll, UnrollHeader
+from pronk.wire.v1 import registry_pb2 as pb
+
+SLOTS, LENGTH = 8, 5
+EXPERIMENT = f"""
+name: tiny
+env: {{id: CartPole-v1}}
+network: {{kwargs: {{hidden: [8]}}}}
+algorithm: {{unroll_length: {LENGTH}, batch_size: {SLOTS}, optimizer: {{name: adam}}}}
+actor: {{slots: {SLOTS}}}
+buffer: {{max_bytes: 8_000_000}}
+stop: {{frames: 400}}
+"""
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+class Cluster:
+    """What a learner meets: a parameter server, a buffer, and an actor that is this test."""
+
+    def __init__(self, server: ServerThread, client: Client, valkey: EmbeddedValkey) -> None:
+        self.client = client
+        self.actor = client.join(TRAIN)
+        self.redis = connect_redis(valkey.url)
+        self.keys = BufferKeys(self.actor.run, "default")
+        self._hash = server.hash
+        self._producer = Producer(self.redis, self.keys, 64, 1 << 24)
+        self._sequence = 0
+        self._rng = np.random.default_rng(0)
+
+    def send(self, reward: float = 1.0, run: str | None = None) -> None:
+        """Add an unroll to the buffer."""
+        self._sequence += 1
+        header = UnrollHeader(
+            self._hash, run or self.actor.run, "default", self.actor.member, self._sequence
+        )
+        payload = codec.encode(unroll(header, self._rng, reward))
+        assert self._producer.send(self.actor.member, self._sequence, payload, self.client.stop)
+
+    def state(self) -> pb.RunState.ValueType:
+        return self.client.status().run_state
+
+    def waiting(self) -> int:
+        state = buffer_state(self.redis, self.keys)
+        assert state is not None
+        return state.length
+
+
+def unroll(header: UnrollHeader, rng: np.random.Generator, reward: float) -> Unroll:
+    rows = (LENGTH, SLOTS)
+    return Unroll(
+        header=header,
+        obs={"default": rng.normal(size=(LENGTH + 1, SLOTS, 4)).astype(np.float32)},
+        action={"default": rng.integers(0, 2, rows)},
+        behaviour_log_prob=np.full(rows, np.log(0.5), np.float32),
+        reward=np.full(rows, reward, np.float32),
+        terminated=np.zeros(rows, np.bool_),
+        truncated=np.zeros(rows, np.bool_),
+        valid=np.ones(rows, np.bool_),
+        task=np.zeros((LENGTH + 1, SLOTS), np.int32),
+        behaviour_version=np.ones(rows, np.int64),
+        core_state={},
+        last_action={"default": np.zeros(SLOTS, np.int64)},
+        last_reward=np.zeros(SLOTS, np.float32),
+        reset=np.zeros(SLOTS, np.bool_),
+        slot=np.arange(SLOTS, dtype=np.int32),
+        episodes=(Episode(7.0, 5, 5, 0, 0, header.sequence),),
+    )
+
+
+@contextmanager
+def learning(
+    folder: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch, text: str = EXPERIMENT
+) -> Iterator[Cluster]:
+    """A learner at work in a thread; leaving stops it and shows what it died of."""
+    stop, errors = threading.Event(), []
+    with ServerThread(folder, text) as server, Client(server) as client:
+        monkeypatch.setenv("PRONK_SERVER", str(server.address))
+        monkeypatch.setenv("PRONK_REDIS_URL", valkey.url)
+        monkeypatch.setenv("PRONK_RUN_DIR", str(folder))
+
+        def run() -> None:
+            try:
+                serve(server.experiment, None, stop)
+            except BaseException as error:
+                errors.append(error)
+
+        cluster = Cluster(server, client, valkey)
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield cluster
+        finally:
+            stop.set()
+            thread.join(30)
+        assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+
+
+def test_it_trains_refuses_what_is_foreign_and_finishes(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with learning(tmp_path, valkey, monkeypatch) as cluster:
+        cluster.send(run="another-run")
+        for _ in range(10):  # 400 frames
+            cluster.send()
+        eventually(lambda: cluster.state() == pb.RUN_STATE_FINISHED, 30)
+        assert cluster.waiting() == 0, "what was trained or refused is out of the buffer"
+        learner = next(m for m in cluster.client.status().members if m.WhichOneof("stats"))
+        assert learner.learner.unrolls_refused == 1
+
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["steps"], summary["learner_updates"]) == (400, 10)
+    assert summary["return_mean_last_100"] == 7.0
+    assert summary["stop_reason"] == "frames reached 400"
+    (folder,) = (tmp_path / "policies").iterdir()
+    assert Bundle.load(folder).manifest.frames == 400
+
+
+def test_a_resumed_run_goes_on_where_it_was(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with learning(tmp_path, valkey, monkeypatch) as cluster:
+        for _ in range(5):
+            cluster.send()
+        eventually(lambda: cluster.waiting() == 0, 30)
+    first = checkpoint.newest(tmp_path / "checkpoints")
+    assert first is not None
+    assert first.counters.updates == 5
+    assert first.optimizer, "Adam's moments are kept"
+
+    with learning(tmp_path, valkey, monkeypatch) as cluster:
+        for _ in range(5):
+            cluster.send()
+        eventually(lambda: cluster.state() == pb.RUN_STATE_FINISHED, 30)
+    second = checkpoint.newest(tmp_path / "checkpoints")
+    assert second is not None
+    assert second.counters.updates == 10
+    assert second.counters.version > first.counters.version
+    steps = next(name for name in second.optimizer if name.endswith("step"))
+    assert torch.equal(second.optimizer[steps], torch.tensor(10.0)), "Adam began anew"
+
+
+def test_training_that_diverges_fails_with_the_reason(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with learning(tmp_path, valkey, monkeypatch) as cluster:
+        for _ in range(55):
+            cluster.send(reward=3e38)  # finite, and its square is not
+        eventually(lambda: cluster.state() == pb.RUN_STATE_FAILED, 30)
+        assert "diverged" in cluster.client.status().run_state_reason
+    saved = checkpoint.newest(tmp_path / "checkpoints")
+    assert saved is not None
+    assert all(torch.isfinite(weight).all() for weight in saved.weights.values())
+
+
+def test_a_policy_that_is_done_does_not_hold_up_the_others(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = EXPERIMENT + "policies: {default: {}, other: {}}\n"
+    text = text.replace(f"slots: {SLOTS}", f"slots: {2 * SLOTS}")
+    monkeypatch.setattr("pronk_learner.service._only_policy", lambda *_: "default")
+    with learning(tmp_path, valkey, monkeypatch, text) as cluster:
+        for _ in range(30):  # three times what it trains on
+            cluster.send()
+        eventually(lambda: cluster.waiting() == 0, 30)
+        assert cluster.state() == pb.RUN_STATE_RUNNING
