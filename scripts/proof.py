@@ -190,18 +190,30 @@ def prove(root: Path, tree: Path, line: Line) -> Result:
     )
 
 
-def render(results: list[Result]) -> str:
-    """The page for people."""
-    proved = sum(result.proved for result in results)
+def render(lines: list[Line], results: dict[str, Result], current: set[str]) -> str:
+    """The page for people: every line, also those that were not run or are out of date.
+
+    Args:
+        lines: the whole table.
+        results: by id, of the lines that were run.
+        current: ids whose inputs are still those of their result.
+    """
+    proved = sum(results[line.id].proved for line in lines if line.id in current)
     parts = [
         "# What is proved, and how\n",
         "Made by `make proof`. Every claim has a command that shows it and sabotages: wrong "
         "changes that were seen to turn it red.\n",
-        f"{proved} of {len(results)} lines are proved.\n",
+        f"{proved} of {len(lines)} lines are proved by what is in the tree now; the others say why "
+        "not.\n",
     ]
-    for result in results:
+    for line in lines:
+        parts.append(f"## {line.id}\n\n{line.claim}\n")
+        if (result := results.get(line.id)) is None:
+            parts.append(f"- **not run yet**: `{' '.join(line.command.split())}`\n")
+            continue
         verdict = "proved" if result.proved else "**not proved**"
-        parts.append(f"## {result.id}\n\n{result.claim}\n")
+        if line.id not in current:
+            verdict += " (**inputs have changed since**)"
         parts.append(f"- {verdict} at `{result.commit[:10]}` in {result.seconds:g} s")
         parts.append(f"- `{' '.join(result.command.split())}`: {result.shows}")
         for each in result.sabotage:
@@ -236,7 +248,8 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
             print(f"{line.id}: …", flush=True)
             results[line.id] = prove(root, tree, line)
             _tell(results[line.id])
-            _write(tree, store, [results[each.id] for each in lines if each.id in results])
+            _write(tree, store, lines, results)
+        _write(tree, store, lines, results)
     return 0 if all(results[line.id].proved for line in chosen) else 1
 
 
@@ -247,12 +260,15 @@ def _tell(result: Result) -> None:
     sys.stdout.flush()
 
 
-def _write(tree: Path, store: Path, results: list[Result]) -> None:
-    data = {"commit": git(tree, "rev-parse", "HEAD"), "lines": [asdict(each) for each in results]}
+def _write(tree: Path, store: Path, lines: list[Line], results: dict[str, Result]) -> None:
+    run = [results[line.id] for line in lines if line.id in results]
+    data = {"commit": git(tree, "rev-parse", "HEAD"), "lines": [asdict(each) for each in run]}
     temporary = store.with_suffix(".tmp")
     temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(store)
-    store.with_suffix(".md").write_text(render(results), encoding="utf-8")
+    by_id = {line.id: line for line in lines}
+    current = {each.id for each in run if each.inputs == fingerprint(tree, by_id[each.id])}
+    store.with_suffix(".md").write_text(render(lines, results, current), encoding="utf-8")
 
 
 if __name__ == "__main__":
