@@ -24,7 +24,8 @@ Rows = list[dict[str, Any]]
 def train(config: Path, seed: int, overrides: list[str], folder: Path) -> Path:
     """Run a whole cluster to its stop condition; return the run directory."""
     run = folder / f"seed-{seed}"
-    command = ["pronk", "up", str(config), "--headless", "--run-dir", str(run)]
+    command = [sys.executable, "-P", "-m", "pronk.cli.main", "up", str(config)]
+    command += ["--headless", "--run-dir", str(run)]
     for override in (f"seed={seed}", *overrides):
         command += ["--set", override]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
