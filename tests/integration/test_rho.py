@@ -61,7 +61,7 @@ CASES = {
         EnvironmentSpec(
             "toy",
             (
-                ArraySpec("image", "uint8", (10, 10, 2), 0, 255),
+                ArraySpec("image", "uint8", (10, 10, 2), 0, 9),
                 ArraySpec("velocity", "float32", (3,)),
                 ArraySpec("direction", "int64", (), 0, 3),
             ),
