@@ -93,8 +93,8 @@ class Learner:
             )
         )
 
-    def step(self, stop: threading.Event, beat: Callable[[], None]) -> bool:
-        """Train on one batch; False when there was none within a tenth of a second.
+    def step(self, stop: threading.Event, beat: Callable[[], None]) -> None:
+        """Train on one batch, if there is one within a tenth of a second.
 
         Args:
             stop: ends the wait of lock step for the version's being published.
@@ -108,12 +108,11 @@ class Learner:
         drawn = time.perf_counter()
         self._count_time(waiting=drawn - started)
         if draw is None:
-            return False
+            return
         self._train(draw)
         if self._experiment.actor.lockstep:
             self._publisher.flush(stop, beat)
         self._count_time(busy=time.perf_counter() - drawn)
-        return True
 
     def divergence(self) -> str | None:
         """Why training cannot go on, or None: no update could be applied for a while."""

@@ -14,7 +14,7 @@ from pronk.transport.health import Health
 from pronk.transport.membership import Membership
 from pronk.transport.retry import details_of
 from pronk.wire.v1 import registry_pb2 as pb
-from pronk_learner import curve, report
+from pronk_learner import report
 from pronk_learner.ingest import Ingest
 from pronk_learner.learner import Assignment, Learner
 from pronk_learner.progress import Progress
@@ -149,6 +149,9 @@ class Session:
             shutil.rmtree(path, ignore_errors=True)
 
     def _write_report(self, reason: str | None) -> None:
+        # matplotlib takes a second to import: not while actors wait for a first version.
+        from pronk_learner import curve
+
         experiment, folder = self._assignment.experiment, self._assignment.folder
         report.write_json(
             folder / "summary.json",
