@@ -79,6 +79,8 @@ def line(scene: Scene) -> str:
             parts.append(f"return {vitals.return_mean:.1f}")
         if vitals.lag is not None:
             parts.append(f"lag {vitals.lag:.1f}")
+        if vitals.refused:
+            parts.append(f"{vitals.refused} unrolls refused")
         if waits := vitals.who_waits():
             parts.append(f"{waits} ({vitals.verdict})" if vitals.verdict else waits)
         if vitals.seconds_left is not None:
@@ -129,6 +131,8 @@ def _numbers(scene: Scene, vitals: Vitals, sparks: str) -> RenderableType:
     learned = f"{short(vitals.frames)} frames · {short(vitals.updates)} updates"
     if vitals.lag is not None:
         learned += f" · lag {vitals.lag:.1f}"
+    if vitals.refused:
+        learned += f" · {vitals.refused} unrolls refused"
     grid.add_row("learned", learned)
     verdict = f" → {vitals.verdict}" if vitals.verdict else ""
     grid.add_row("waiting", Text.assemble(vitals.who_waits() or unknown, (verdict, "cyan")))

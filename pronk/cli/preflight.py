@@ -1,7 +1,7 @@
 """What can be told to be wrong before anything starts.
 
-The environment is built in a process of its own: it may print, hang or crash, and its libraries
-stay out of the supervisor.
+The environment, and networks of the user's own, are built in a process of its own: they may print,
+hang or crash, and their libraries stay out of the supervisor.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 from pronk import config
 from pronk.cli.process import Process, Program, describe_exit
 from pronk.config import Experiment
-from pronk.config.schema import unrolls_needed
+from pronk.config.experiment import unrolls_needed
 from pronk.errors import Misconfigured
 from pronk.wire.spec import ContinuousSpec, EnvironmentSpec
 
@@ -28,7 +28,8 @@ def check(experiment: Experiment, stop: threading.Event) -> None:
     """See that the experiment can run on this machine; returns early once `stop` is set.
 
     Raises:
-        Misconfigured: the environment cannot be built, or a batch does not fit into the buffer.
+        Misconfigured: the environment or a network cannot be built, a network does not export, or
+            a batch does not fit into the buffer.
     """
     with tempfile.TemporaryDirectory(prefix="pronk-") as folder:
         path = Path(folder) / "experiment.yaml"
@@ -74,6 +75,25 @@ def check_buffer(experiment: Experiment, spec: EnvironmentSpec) -> None:
             )
 
 
+def check_networks(experiment: Experiment, spec: EnvironmentSpec) -> None:
+    """See that networks of the user's own can be built and become policies.
+
+    The built-in ones can: they are spared the seconds that this takes.
+
+    Raises:
+        Misconfigured: one can not; for a network that does not export, it names the operator.
+    """
+    own = [name for name in experiment.policies if ":" in experiment.network_of(name).id]
+    if not own:
+        return
+    from pronk.nets.network import build
+    from pronk.policy.export import Exporter
+
+    for policy in own:
+        network = build(spec, experiment.network_of(policy))
+        Exporter(network, policy, engine=experiment.actor.engine)
+
+
 def unroll_bytes(spec: EnvironmentSpec, unroll_length: int) -> int:
     """Bytes of one slot's unroll before compression, without the few of its header."""
     observation = sum(
@@ -100,7 +120,9 @@ def main(path: Path) -> None:
     from pronk.envs import describe
 
     experiment = config.load(path)
-    check_buffer(experiment, describe(experiment.env))
+    spec = describe(experiment.env)
+    check_buffer(experiment, spec)
+    check_networks(experiment, spec)
 
 
 if __name__ == "__main__":

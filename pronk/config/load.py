@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pronk.config.experiment import Experiment
 from pronk.config.explain import explain
+from pronk.config.fields import Free
 from pronk.config.reader import read
-from pronk.config.schema import Experiment, Free
 from pronk.errors import Misconfigured
 
 

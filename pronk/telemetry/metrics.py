@@ -22,7 +22,14 @@ POLICIES_REFUSED = Counter(
 )
 FETCH_SECONDS = Histogram(
     "pronk_fetch_seconds",
-    "From the news of a version to its being ready to act.",
+    "From the news of a version to having all its blobs.",
+    ["policy"],
+    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+)
+PREPARE_SECONDS = Histogram(
+    "pronk_prepare_seconds",
+    "Making an engine of a version and checking its fingerprint.",
+    ["policy"],
     buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
 )
 EPISODE_RETURN = Histogram(
@@ -36,6 +43,16 @@ EPISODE_RETURN = Histogram(
 BUFFER_LENGTH = Gauge("pronk_buffer_length", "Unrolls waiting.", ["policy"])
 BUFFER_BYTES = Gauge("pronk_buffer_bytes", "Bytes waiting.", ["policy"])
 BUFFER_CAPACITY = Gauge("pronk_buffer_capacity", "Unrolls that may wait.", ["policy"])
+BUFFER_CAPACITY_BYTES = Gauge("pronk_buffer_capacity_bytes", "Bytes that may wait.", ["policy"])
+UNROLLS_DUPLICATE = Counter(
+    "pronk_unrolls_duplicate", "Unrolls that the buffer had seen already.", ["policy"]
+)
+UNROLLS_CLAIMED = Counter(
+    "pronk_unrolls_claimed", "Unrolls taken over from learners that went away.", ["policy"]
+)
+UNROLLS_DROPPED = Counter(
+    "pronk_unrolls_dropped", "Unrolls delivered too often without being trained.", ["policy"]
+)
 
 # Learner
 LEARNER_BUSY_SECONDS = Counter("pronk_learner_busy_seconds", "Computing updates.", ["policy"])
@@ -87,6 +104,9 @@ RPC_REFUSED = Counter("pronk_rpc_refused", "Calls refused.", ["method", "code"])
 EPISODES_REPORTED = Counter("pronk_episodes_reported", "Ends of episodes reported.", ["policy"])
 EPISODES_LOST = Counter(
     "pronk_episodes_lost", "Open episodes of members that went away.", ["policy"]
+)
+EPISODES_CENSORED = Counter(
+    "pronk_episodes_censored", "Episodes closed because they were open too long.", ["policy"]
 )
 
 

@@ -200,7 +200,7 @@ class PolicyWatcher:
             sent = {name: blob for name, blob in sent.items() if name in names}
             sent |= answer.blobs
             with self._has_news:
-                self._news = _News(answer.manifest, dict(sent))
+                self._news = _News(answer.manifest, dict(sent), time.perf_counter())
                 self._has_news.notify()
 
     def _fetch(self) -> None:
@@ -223,6 +223,7 @@ class PolicyWatcher:
             self._try_again(news)
             return
         self._adopted = news.manifest.version.number
+        metrics.FETCH_SECONDS.labels(self._policy).observe(time.perf_counter() - news.arrived)
         try:
             self._on_bundle(bundle)
         except Exception:
@@ -236,10 +237,11 @@ class PolicyWatcher:
 
 
 class _News(NamedTuple):
-    """A version, and those of its blobs that came with it."""
+    """A version, those of its blobs that came with it, and when it came (`perf_counter`)."""
 
     manifest: pb.PolicyManifest
     sent: Mapping[str, bytes]
+    arrived: float
 
 
 def fetch_bundle(channel: grpc.Channel, message: pb.PolicyManifest) -> Bundle:

@@ -225,6 +225,46 @@ def test_killed_services_come_back_and_status_sees_them(tmp_path: Path) -> None:
         assert re.search(f"^{name}.*was killed by SIGKILL; starting it again", out, re.MULTILINE)
 
 
+NOT_FOR_ONNX = """
+import torch
+from torch import nn
+
+class Bessel(nn.Module):
+    output_size = 16
+
+    def __init__(self, observation):
+        super().__init__()
+        self.linear = nn.Linear(observation[0].shape[0], 16)
+
+    def forward(self, observation):
+        return torch.special.i1(self.linear(observation["default"]))
+"""
+
+
+def test_a_network_that_does_not_export_trains_in_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mynet.py").write_text(NOT_FOR_ONNX)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run_dir = tmp_path / "run"
+    arguments = command(run_dir, "--set", "network.id=mynet:Bessel", "--set", "stop.frames=20000")
+
+    refused = run(arguments)
+    assert refused.returncode != 0
+    (line,) = refused.stderr.splitlines()
+    assert "special_i1" in line
+    assert "actor.engine: torch" in line
+    assert not (run_dir / "logs").exists(), "refused before anything started"
+
+    done = run([*arguments, "--set", "actor.engine=torch"])
+    assert done.returncode == 0, done.stderr + last_lines(run_dir)
+    assert summary(run_dir)["learner_updates"]
+    (folder,) = (run_dir / "policies").iterdir()
+    assert Bundle.load(folder).graph == b""
+    evaluated = run([*PRONK, "evaluate", str(run_dir), "--episodes", "2", "--json"])
+    assert json.loads(evaluated.stdout)["episodes"] == 2, evaluated.stderr
+
+
 def test_the_bench_measures_a_cluster(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     done = run([*PRONK, "bench", "cluster", CONFIG, "--seconds", "5", "--json", str(out)])

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pronk_learner.batcher import Batcher
 
-from pronk.config.schema import unrolls_needed
+from pronk.config.experiment import unrolls_needed
 from pronk.wire.unroll import Unroll, UnrollHeader
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from pronk.telemetry import logs
+from pronk.telemetry import logs, metrics
 from pronk.transport.buffer import scripts
 from pronk.transport.buffer.server import BufferKeys, outlast
 from pronk.transport.redis import WAITED_FOR
@@ -140,6 +140,7 @@ class Consumer:
         if claimed:
             logs.get().info("claimed what dead learners left", entries=claimed)
             self.claimed += claimed
+            metrics.UNROLLS_CLAIMED.labels(self._keys.policy).inc(claimed)
             self._incomplete = True
 
     def _reread(self, count: int) -> list[Entry]:
@@ -189,7 +190,9 @@ class Consumer:
 
     def _drop(self, poisoned: Sequence[bytes]) -> None:
         if poisoned:
-            self.dropped += self._delete(poisoned)
+            dropped = self._delete(poisoned)
+            self.dropped += dropped
+            metrics.UNROLLS_DROPPED.labels(self._keys.policy).inc(dropped)
             logs.get().warning(
                 "dropped unrolls that were delivered too often", entries=len(poisoned)
             )

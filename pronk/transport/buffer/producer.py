@@ -38,6 +38,7 @@ class Producer:
         self._add = client.register_script(scripts.ADD)
         self._reminder = Reminder()
         metrics.BUFFER_CAPACITY.labels(keys.policy).set(max_entries)
+        metrics.BUFFER_CAPACITY_BYTES.labels(keys.policy).set(max_bytes)
 
     def send(self, member: str, sequence: int, payload: bytes, stop: threading.Event) -> bool:
         """Add an unroll, waiting for room and for the server.
@@ -99,5 +100,6 @@ class Producer:
         # After a lost answer, what the buffer has seen is this very unroll.
         if outcome == scripts.SEEN and not lost_contact:
             self.duplicates += 1
+            metrics.UNROLLS_DUPLICATE.labels(self._keys.policy).inc()
         else:
             metrics.UNROLLS_SENT.labels(self._keys.policy).inc()

@@ -25,7 +25,7 @@ class PolicySource:
         self._spec = spec
         self._threads = threads
         self._changed = threading.Condition()
-        self._waiting: tuple[Bundle, float] | None = None
+        self._waiting: Bundle | None = None
         self._ready: ReadyPolicy | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"prepare-{policy}", daemon=True)
@@ -34,7 +34,7 @@ class PolicySource:
     def offer(self, bundle: Bundle) -> None:
         """A version has arrived; one that still waited is dropped."""
         with self._changed:
-            self._waiting = bundle, time.perf_counter()
+            self._waiting = bundle
             self._changed.notify_all()
 
     def newest(self) -> ReadyPolicy:
@@ -70,11 +70,12 @@ class PolicySource:
                 self._changed.wait_for(lambda: self._waiting is not None or self._closed)
                 if self._closed or self._waiting is None:
                     return
-                (bundle, arrived), self._waiting = self._waiting, None
+                bundle, self._waiting = self._waiting, None
+            started = time.perf_counter()
             ready = self._prepare(bundle)
             if ready is None:
                 continue
-            metrics.FETCH_SECONDS.observe(time.perf_counter() - arrived)
+            metrics.PREPARE_SECONDS.labels(self._policy).observe(time.perf_counter() - started)
             with self._changed:
                 self._ready = ready
                 self._changed.notify_all()

@@ -85,13 +85,16 @@ class Episodes:
             self._of(group).lost += 1
         return lost
 
-    def censor(self, now: float) -> None:
-        """Close episodes beyond the maximum age."""
+    def censor(self, now: float) -> list[Group]:
+        """Close episodes beyond the maximum age. Returns their groups."""
+        censored = []
         for reporter in self._reporters.values():
             old = [s for s, (_, _, t) in reporter.open.items() if now - t > MAX_AGE_SECONDS]
             for slot in old:
                 _, group, _ = reporter.open.pop(slot)
                 self._of(group).censored += 1
+                censored.append(group)
+        return censored
 
     def summaries(self) -> Iterable[pb.EpisodeSummary]:
         """The counts, for status."""

@@ -255,7 +255,8 @@ class Registry(RegistryServiceServicer):
         for member in self._state.members.expire(now):
             logs.get().warning("lease_ended", member=member.id)
             self._close_episodes(member.id)
-        self._episodes.censor(now)
+        for policy, _kind in self._episodes.censor(now):
+            metrics.EPISODES_CENSORED.labels(policy).inc()
         overview.tell_metrics(self._state, self._shares)
 
     async def close(self) -> None:

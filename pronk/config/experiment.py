@@ -1,0 +1,116 @@
+"""The experiment: one YAML file describes the whole cluster.
+
+Where things run (addresses, credentials) is not part of it: that comes from `PRONK_*` variables.
+The hash of all fields that are not `FREE` is the experiment hash, which every unroll and every
+member carries.
+"""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from pronk.config.fields import FREE, NUMBER, PolicyName, Section
+from pronk.config.schema import (
+    ActorConfig,
+    AlgorithmConfig,
+    BufferConfig,
+    EnvConfig,
+    LearnerConfig,
+    NetworkConfig,
+    PolicyConfig,
+    StopConfig,
+)
+
+
+def unrolls_needed(batch_size: int, slots: int) -> int:
+    """Unrolls of `slots` that a buffer must hold for a batch always to come together.
+
+    Two may be there of which all but a slot was trained already: they keep their place until their
+    last slot is.
+    """
+    return -(-batch_size // slots) + 2
+
+
+class Experiment(Section):
+    """A whole experiment."""
+
+    name: Annotated[PolicyName, FREE]
+    """Names the run directory and the run."""
+    seed: Annotated[int, Field(ge=0, lt=2**63), NUMBER] = 0
+    """Makes environments, sampling and initial weights repeatable."""
+    env: EnvConfig
+    """The environment."""
+    network: NetworkConfig = NetworkConfig()
+    """The network."""
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    """The algorithm."""
+    policies: Annotated[dict[PolicyName, PolicyConfig], Field(min_length=1)] = {
+        "default": PolicyConfig()
+    }
+    """Policies by name; each has its own learner, stream and versions."""
+    actor: ActorConfig = ActorConfig()
+    """Actors."""
+    buffer: BufferConfig = BufferConfig()
+    """The buffer."""
+    learner: LearnerConfig = LearnerConfig()
+    """Learners."""
+    stop: StopConfig = StopConfig()
+    """When the run is over; nothing set: it runs until it is stopped."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.actor.slots < len(self.policies):
+            raise ValueError(
+                f"actor.slots: {self.actor.slots} slots cannot serve {len(self.policies)} policies"
+            )
+        self._check_buffer()
+        if self.actor.lockstep:
+            self._check_lockstep()
+        return self
+
+    def _check_buffer(self) -> None:
+        for name in self.policies:
+            batch, slots = self.algorithm_of(name).batch_size, self.slots_of(name)
+            if (needed := unrolls_needed(batch, slots)) > self.buffer.max_entries:
+                raise ValueError(
+                    f"algorithm.batch_size: a batch of {batch} slots never fits the buffer of "
+                    f"policy {name!r}, which holds {self.buffer.max_entries} unrolls of {slots} "
+                    f"slots, two of them half used: raise buffer.max_entries to {needed} or more"
+                )
+
+    def _check_lockstep(self) -> None:
+        for name in self.policies:
+            if self.algorithm_of(name).batch_size != self.slots_of(name):
+                raise ValueError(
+                    f"actor.lockstep: policy {name!r} needs batch_size = its slots "
+                    f"({self.slots_of(name)}), so that every unroll is one update"
+                )
+        if self.learner.publish_every != 1:
+            raise ValueError("actor.lockstep: learner.publish_every must be 1")
+
+    def network_of(self, policy: str) -> NetworkConfig:
+        """The network of a policy."""
+        return self.policies[policy].network or self.network
+
+    def algorithm_of(self, policy: str) -> AlgorithmConfig:
+        """The algorithm of a policy."""
+        return self.policies[policy].algorithm or self.algorithm
+
+    def slots_of(self, policy: str) -> int:
+        """Slots of one actor that play the policy."""
+        return len(self.slot_ranges()[policy])
+
+    def slot_ranges(self) -> dict[str, range]:
+        """Slots of one actor by policy: contiguous, at least one each, by largest remainder."""
+        total = sum(policy.share for policy in self.policies.values())
+        spare = self.actor.slots - len(self.policies)
+        exact = {name: spare * policy.share / total for name, policy in self.policies.items()}
+        counts = {name: 1 + int(value) for name, value in exact.items()}
+        by_remainder = sorted(exact, key=lambda name: int(exact[name]) - exact[name])
+        for name in by_remainder[: self.actor.slots - sum(counts.values())]:
+            counts[name] += 1
+        ranges, start = {}, 0
+        for name, count in counts.items():
+            ranges[name] = range(start, start + count)
+            start += count
+        return ranges
