@@ -5,6 +5,7 @@ Status 0: every seed reached the goal. 1: one did not. 2: a run could not be mad
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,8 +63,11 @@ def draw(experiment: Experiment, runs: dict[int, Rows], path: Path) -> None:
     plt.close(figure)
 
 
-def page(config: Path, experiment: Experiment, summaries: dict[int, dict[str, Any]]) -> str:
+def page(
+    config: Path, overrides: list[str], experiment: Experiment, summaries: dict[int, dict[str, Any]]
+) -> str:
     """The page about an experiment: picture, table, what it ran on."""
+    changed = "".join(f" --set {override}" for override in overrides)
     first = next(iter(summaries.values()))
     hardware = ", ".join(f"{key} {value}" for key, value in first["hardware"].items() if value)
     rows = "".join(
@@ -73,7 +77,7 @@ def page(config: Path, experiment: Experiment, summaries: dict[int, dict[str, An
     )
     return (
         f"# {experiment.env.id}\n\n"
-        f"Made by `python scripts/learn.py configs/{config.name}` at commit "
+        f"Made by `python scripts/learn.py configs/{config.name}{changed}` at commit "
         f"`{(first['commit'] or 'unknown')[:10]}`, {experiment.actor.count} actors of "
         f"{experiment.actor.slots} slots, network `{experiment.network.id}`, memory "
         f"`{experiment.network.core}`, {hardware}.\n\n"
@@ -103,7 +107,7 @@ def main() -> int:
         return 1
     PAGES.mkdir(parents=True, exist_ok=True)
     draw(experiment, journals, PAGES / f"{options.config.stem}.png")
-    text = page(options.config, experiment, summaries)
+    text = page(options.config, options.set, experiment, summaries)
     (PAGES / f"{options.config.stem}.md").write_text(text, encoding="utf-8")
     returns = [summary["return_mean_last_100"] for summary in summaries.values()]
     seconds = [round(summary["seconds"]) for summary in summaries.values()]
@@ -112,4 +116,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # take the cluster along
     sys.exit(main())

@@ -73,14 +73,12 @@ class PatchableGraph:
             self._model = onnx.load_model_from_string(graph)
         except Exception as error:  # protobuf's own DecodeError differs between its backends
             raise Misconfigured(f"the policy's graph cannot be read: {error}") from None
-        self._weights = {
-            tensor.name: tensor
-            for tensor in self._model.graph.initializer
-            if tensor.data_location == TensorProto.EXTERNAL
-        }
-        for tensor in self._weights.values():
-            tensor.ClearField("data_location")
-            tensor.ClearField("external_data")
+        self._names = set[str]()
+        for tensor in self._model.graph.initializer:
+            if tensor.data_location == TensorProto.EXTERNAL:
+                self._names.add(tensor.name)
+                tensor.ClearField("data_location")
+                tensor.ClearField("external_data")
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -97,10 +95,16 @@ class PatchableGraph:
             arrays = unpack(weights)
         except WireError as error:
             raise Misconfigured(f"the policy's weights cannot be read: {error}") from None
-        if arrays.keys() != self._weights.keys():
-            odd = ", ".join(sorted(arrays.keys() ^ self._weights.keys())[:3])
+        if arrays.keys() != self._names:
+            odd = ", ".join(sorted(arrays.keys() ^ self._names)[:3])
             raise Misconfigured(f"the policy's weights do not fit its graph: {odd}")
-        for name, tensor in self._weights.items():
+        # A message frees what its fields once held only with itself: patch a copy each time.
+        model = ModelProto()
+        model.CopyFrom(self._model)
+        for tensor in model.graph.initializer:
+            name = tensor.name
+            if name not in self._names:
+                continue
             array = arrays[name]
             dtype = tensor_dtype_to_np_dtype(tensor.data_type)
             if array.shape != tuple(tensor.dims) or array.dtype != dtype:
@@ -109,4 +113,4 @@ class PatchableGraph:
                     f"{list(array.shape)} where {dtype} {list(tensor.dims)} belongs"
                 )
             tensor.raw_data = array.tobytes()
-        return self._model.SerializeToString()
+        return model.SerializeToString()

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import policy_cases as cases
+import psutil
 import pytest
 
+from pronk.config.schema import NetworkConfig
 from pronk.errors import Misconfigured
 from pronk.policy.engine import FingerprintMismatch, OnnxEngine, agree, open_engine
+from pronk.nets.network import build
 from pronk.policy.export import Exporter
 from pronk.wire.weights import digest, pack, unpack
 
@@ -44,6 +47,23 @@ def test_fingerprint_sees_small_changes(exporter, change):
     weights = pack(arrays | {"value_head.linear.bias": bias})
     with pytest.raises(FingerprintMismatch, match="'value'"):
         open_engine(replace(bundle, weights=weights))
+
+
+def test_new_weights_take_the_place_of_the_old_ones():
+    network = build(cases.spec_of(), NetworkConfig(kwargs={"hidden": [512, 512]}))
+    bundle = Exporter(network, "default").bundle(network.state_dict(), epoch=1, number=1, frames=0)
+    engine = open_engine(bundle)
+
+    def grown(loads):
+        nonlocal engine
+        before = psutil.Process().memory_info().rss
+        for _ in range(loads):
+            engine = engine.load(bundle.weights)
+        return psutil.Process().memory_info().rss - before
+
+    grown(20)
+    assert len(bundle.weights) > 1e6
+    assert grown(100) < 20 * len(bundle.weights)
 
 
 def test_agreement_is_relative_to_ordinary_outputs():
