@@ -100,6 +100,9 @@ class Trainer:
         state: dict[int, dict[str, Any]] = {}
         for name, value in optimizer.items():
             index, _, key = name.partition("/")
+            if value.dim():
+                # Fused optimizers walk memory: moments must lie there as their parameter does.
+                value = torch.empty_like(self._parameters[int(index)]).copy_(value)
             state.setdefault(int(index), {})[key] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
