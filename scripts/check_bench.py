@@ -1,7 +1,7 @@
 """Measure a cluster that trains, as `pronk bench cluster` does, against a least speed.
 
-`check_bench.py CONFIG STEPS_PER_SECOND`. Status 0: it is as fast. 1: it is slower. 2: it could not be
-measured.
+`check_bench.py CONFIG STEPS_PER_SECOND`. Status 0: it is as fast. 1: it is slower. 2: it could not
+be measured.
 """
 
 import json

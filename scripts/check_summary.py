@@ -1,4 +1,4 @@
-"""Say whether a run reached its goal and left what it must: `check_summary.py CONFIG RUN_DIR`."""
+"""Say whether a run reached its goal and left what it must: `check_summary.py RUN_DIR`."""
 
 import json
 import sys
@@ -14,9 +14,9 @@ KEYS = {
 FILES = ("config.yaml", "metrics.jsonl", "curve.png", "checkpoints", "policies", "logs")
 
 
-def faults(config: Path, run: Path) -> list[str]:
+def faults(run: Path) -> list[str]:
     """What is wrong with a finished run; nothing, when all is well."""
-    goal = load(config).stop.return_mean
+    goal = load(run / "config.yaml").stop.return_mean
     summary = json.loads((run / "summary.json").read_text())
     found = [f"{name} is not there" for name in FILES if not (run / name).exists()]
     empty = (name for name in ("policies", "logs") if not list((run / name).glob("*")))
@@ -34,6 +34,6 @@ def reached(mean: float | None, goal: float) -> bool:
 
 
 if __name__ == "__main__":
-    problems = faults(Path(sys.argv[1]), Path(sys.argv[2]))
+    problems = faults(Path(sys.argv[1]))
     print("\n".join(problems) or "the run reached its goal and left all its files")
     sys.exit(1 if problems else 0)

@@ -30,7 +30,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ("actor", "learner", "param_server")
 INPUTS = ("pronk", "services", "constraints.txt")
-"""What a line rests on unless it says so, beside the files that its command names."""
+"""What a line rests on unless it says so, beside the files that its command names, the configs and
+what tests share."""
 RED = 1
 
 
@@ -104,7 +105,8 @@ def git(root: Path, *words: str) -> str:
 def fingerprint(tree: Path, line: Line) -> str:
     """Changes whenever the line or one of its inputs does."""
     named = [word for word in re.split(r"[\s=:]+", line.command) if (tree / word).is_file()]
-    objects = git(tree, "ls-tree", "HEAD", *sorted({*line.inputs, *named}))
+    shared = [name for name in git(tree, "ls-files", "tests").splitlines() if "test_" not in name]
+    objects = git(tree, "ls-tree", "HEAD", *sorted({*line.inputs, *named, *shared, "configs"}))
     return hashlib.sha256(f"{line}\n{objects}".encode()).hexdigest()[:16]
 
 
@@ -167,6 +169,18 @@ def try_sabotage(tree: Path, line: Line, sabotage: Sabotage) -> dict[str, Any]:
     return {"what": sabotage.what, "red": outcome.status == RED} | asdict(outcome)
 
 
+def try_sabotages(tree: Path, line: Line) -> Iterator[dict[str, Any]]:
+    """Try all; a command of a sabotage's own must be green without it."""
+    own = {each.command for each in line.sabotage} - {None}
+    sound = {command: run(tree, command, line.minutes).status == 0 for command in own if command}
+    for each in line.sabotage:
+        if sound.get(each.command or "", True):
+            yield try_sabotage(tree, line, each)
+        else:
+            shows = "its command is not green without it"
+            yield {"what": each.what, "red": False, "status": 0, "shows": shows, "seconds": 0.0}
+
+
 def prove(root: Path, tree: Path, line: Line) -> Result:
     """Run a line and its sabotages."""
     outcome = run(tree, line.command, line.minutes)
@@ -176,7 +190,7 @@ def prove(root: Path, tree: Path, line: Line) -> Result:
         for name in line.keep:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(tree / name, root / name)
-        tried = [try_sabotage(tree, line, each) for each in line.sabotage]
+        tried = list(try_sabotages(tree, line))
     return Result(
         id=line.id,
         claim=line.claim,

@@ -1,5 +1,7 @@
 """Heads: features → distribution parameters and value, in float32 under any autocast."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -30,17 +32,25 @@ class DiscreteHead(nn.Module):
 class ContinuousHead(nn.Module):
     """Means that depend on the features, and logarithms of standard deviations that do not.
 
-    Standard deviations start at 1 and are kept within e^-5 and e^2.
+    Means of bounded elements stay within [-1, 1], which the environment stretches to the bounds:
+    beyond them every draw would be clipped to the same action, and nothing could be learned from
+    it any more. Standard deviations start at 1 and are kept within e^-5 and e^2.
     """
+
+    bounded: Tensor
 
     def __init__(self, features: int, action: ContinuousSpec) -> None:
         super().__init__()
         self.linear = orthogonal(nn.Linear(features, action.size), _SMALL)
         self.log_std = nn.Parameter(torch.zeros(action.size))
+        bounds = zip(action.low, action.high, strict=True)
+        bounded = [math.isfinite(low) and math.isfinite(high) for low, high in bounds]
+        self.register_buffer("bounded", torch.tensor(bounded), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features [M, F] → [M, 2k]."""
         mean = self.linear(features)
+        mean = torch.where(self.bounded, mean.tanh(), mean)
         return torch.cat([mean, self.log_std.clamp(*_LOG_STD_BOUNDS).expand_as(mean)], 1)
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from pronk.config.schema import NetworkConfig
 from pronk.errors import Misconfigured
-from pronk.policy.engine import FingerprintMismatch, OnnxEngine, agree, open_engine
 from pronk.nets.network import build
+from pronk.policy.engine import FingerprintMismatch, OnnxEngine, agree, open_engine
 from pronk.policy.export import Exporter
 from pronk.wire.weights import digest, pack, unpack
 

@@ -111,8 +111,9 @@ def test_a_proof_that_survives_its_sabotage_is_a_defect(proof, project):
         {"search": "a * b", "replace": "a - b"},
         {"search": "a", "replace": "b"},
         {"search": "a + b", "replace": "a +", "command": "python check.py || exit 2"},
+        {"search": "a + b", "replace": "a - b", "command": "exit 1"},
     ],
-    ids=["absent text", "text more than once", "could not run"],
+    ids=["absent text", "text more than once", "could not run", "red in any case"],
 )
 def test_a_sabotage_that_was_not_seen_to_fail_a_check_does_not_count(proof, project, sabotage):
     table(project, LINE | {"sabotage": [LINE["sabotage"][0] | sabotage]})
