@@ -15,7 +15,8 @@ from pronk.wire.v1 import access_pb2
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceServicer
 from pronk_param_server import overview
-from pronk_param_server.blobs import Blobs, check_hash, persist
+from pronk_param_server.blob_files import persist
+from pronk_param_server.blobs import Blobs, check_hash
 from pronk_param_server.calls import LARGE_BYTES, Context, answered, check_size, streamed
 from pronk_param_server.episodes import Episodes
 from pronk_param_server.ledger import Ledger

@@ -51,9 +51,10 @@ class State:
         self._versions: dict[str, deque[pb.PolicyManifest]] = {
             name: deque(maxlen=KEPT_VERSIONS) for name in self.policies
         }
-        # Until the learner publishes again, new actors act with the newest release.
+        # Until the learner publishes again, new actors act with the newest release that is whole.
         for release in sorted(self.releases.values(), key=_number):
-            if release.manifest.version.policy in self._versions:
+            whole = saved.lost.isdisjoint(release.manifest.blobs)
+            if whole and release.manifest.version.policy in self._versions:
                 self._versions[release.manifest.version.policy].append(release.manifest)
 
     def decide_registration(self, request: pb.RegisterRequest) -> Change | None:
