@@ -87,6 +87,8 @@ class Registry(RegistryServiceServicer):
             lease_seconds=LEASE_SECONDS,
             heartbeat_seconds=HEARTBEAT_SECONDS,
             run_state=self._state.run.state,
+            newest=self._state.newest_versions(),
+            newest_hashes=self._state.newest_hashes(),
         )
 
     @answered
@@ -106,6 +108,7 @@ class Registry(RegistryServiceServicer):
             run_state_reason=run.reason,
             newest=self._state.newest_versions(),
             epochs={name: record.epoch for name, record in self._state.policies.items()},
+            newest_hashes=self._state.newest_hashes(),
         )
 
     @answered
