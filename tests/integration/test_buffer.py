@@ -532,6 +532,21 @@ def test_a_reader_of_an_emptied_server_makes_the_group_again(client, keys):
     assert len(reader.read(8, 0)) == 2
 
 
+def test_a_producer_notices_that_the_server_was_emptied(own_server, keys):
+    with connect(own_server.url) as client:
+        sender = producer(client, keys)
+        assert sender.send("member", 3, b"x", NEVER)
+        reader = Consumer(client, keys, "learner")
+        reader.ack([entry.id for entry in reader.read(8, 100)])
+        assert not sender.forgot("member", 3), "trained on is not lost"
+        client.flushall()
+        assert sender.forgot("member", 3)
+        assert sender.send("member", 2, b"x", NEVER)
+        assert sender.forgot("member", 3)
+        own_server.stop()
+        assert not sender.forgot("member", 3), "it cannot be told"
+
+
 def test_scripts_that_the_server_forgot_are_sent_again(client, keys):
     sender, reader = producer(client, keys), Consumer(client, keys, "learner")
     for sequence in (1, 2):
