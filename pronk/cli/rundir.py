@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pronk import config
+from pronk import config, files
 from pronk.config import Experiment
 from pronk.config.load import fixed_keys
 from pronk.errors import Misconfigured
@@ -42,7 +42,8 @@ class RunDirectory:
             Misconfigured: the directory holds something else, or another experiment.
         """
         try:
-            entries = [entry for entry in self.path.iterdir() if entry.name != _LOCK]
+            # Hidden: the lock, and what a crash left of a file that was being written.
+            entries = [entry for entry in self.path.iterdir() if entry.name[0] != "."]
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -89,18 +90,26 @@ class RunDirectory:
     @contextmanager
     def announced(self, server: str) -> Iterator[None]:
         """Have the parameter server's address written down for `pronk status RUN_DIR`."""
-        self.address.parent.mkdir(parents=True, exist_ok=True)
-        self.address.write_text(server + "\n", encoding="utf-8")
+        try:
+            self.address.parent.mkdir(parents=True, exist_ok=True)
+            self.address.write_text(server + "\n", encoding="utf-8")
+        except OSError as error:
+            raise Misconfigured(f"cannot write {self.address}: {error.strerror}") from None
         try:
             yield
         finally:
             self.address.unlink(missing_ok=True)
 
     def write_config(self, experiment: Experiment) -> None:
-        """Write the experiment in one step."""
-        temporary = self.config.with_name(f".{CONFIG}.tmp")
-        temporary.write_text(config.dump(experiment), encoding="utf-8")
-        temporary.replace(self.config)
+        """Write the experiment in one step.
+
+        Raises:
+            Misconfigured: the disk is full or cannot be written.
+        """
+        try:
+            files.replace(self.config, config.dump(experiment).encode())
+        except OSError as error:
+            raise Misconfigured(f"cannot write {self.config}: {error.strerror}") from None
 
 
 def policy_folders(run_dir: Path, policy: str | None = None) -> list[Path]:

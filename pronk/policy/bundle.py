@@ -1,11 +1,12 @@
 """A policy version in memory, and as a folder."""
 
-import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pronk import files
 from pronk.errors import Misconfigured
 from pronk.policy.manifest import Manifest, from_json, to_json
 from pronk.wire.weights import digest
@@ -58,10 +59,10 @@ class Bundle:
         """
         folder.mkdir(parents=True, exist_ok=True)
         if self.manifest.graph:
-            _write(folder / GRAPH, self.graph)
-        _write(folder / WEIGHTS, self.weights)
-        _write(folder / PROBE, self.probe)
-        _write(folder / MANIFEST, to_json(self.manifest).encode())
+            files.replace(folder / GRAPH, self.graph)
+        files.replace(folder / WEIGHTS, self.weights)
+        files.replace(folder / PROBE, self.probe)
+        files.replace(folder / MANIFEST, to_json(self.manifest).encode())
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -79,13 +80,14 @@ class Bundle:
         )
 
 
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(path.suffix + ".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def remove(folder: Path) -> None:
+    """Remove a policy's folder, the manifest first: what is left after a crash is no policy.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder)
 
 
 def _read(path: Path) -> bytes:

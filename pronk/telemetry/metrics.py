@@ -84,6 +84,9 @@ PUBLISH_SECONDS = Histogram(
 PUBLISH_FAILURES = Counter(
     "pronk_publish_failures", "Versions that were not published.", ["policy"]
 )
+CHECKPOINTS_DAMAGED = Counter(
+    "pronk_checkpoints_damaged", "Checkpoints passed over because they cannot be read."
+)
 CHECKPOINT_FAILURES = Counter(
     "pronk_checkpoint_failures", "Checkpoints that were not written.", ["policy"]
 )
@@ -100,6 +103,9 @@ ACTOR_DEMAND = Gauge(
     "pronk_actor_demand", "Actors that the learner could keep up with.", ["policy"]
 )
 VERSIONS_PUBLISHED = Counter("pronk_versions_published", "Versions made the newest.", ["policy"])
+BLOBS_DAMAGED = Counter(
+    "pronk_blobs_damaged", "Blobs on disk that are missing or do not have their hash."
+)
 RPC_REFUSED = Counter("pronk_rpc_refused", "Calls refused.", ["method", "code"])
 EPISODES_REPORTED = Counter("pronk_episodes_reported", "Ends of episodes reported.", ["policy"])
 EPISODES_LOST = Counter(

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import grpc
 
@@ -19,7 +20,15 @@ from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
 
-Newest = Mapping[str, pb.Version]
+
+class Held(NamedTuple):
+    """A version, and the hash of its manifest's JSON."""
+
+    version: pb.Version
+    hash: str
+
+
+Newest = Mapping[str, Held]
 """The newest version of each policy that the server holds."""
 OnNewest = Callable[[str, Newest], None]
 """Called with the server's incarnation and its newest versions."""
@@ -144,8 +153,10 @@ class Membership:
         """Make sure that no newer epoch is known; before an acknowledgement or a checkpoint.
 
         Costs a comparison, unless this process was silent for longer than its lease: then the
-        server is asked first. One that cannot be reached has granted nobody a newer epoch that
-        matters: training goes on.
+        server is asked first. Where it cannot be reached, training goes on: whether the server is
+        down or only cut off from here cannot be told, and what an older epoch writes is refused
+        where it goes. The buffer deletes an entry for its holder only, the server takes versions
+        of the newest epoch only, and the folder of checkpoints holds the newer epoch's.
 
         Raises:
             Fenced: another learner holds a newer epoch.
@@ -212,7 +223,7 @@ class Membership:
             self._register_again()
             answer = self._stub.Heartbeat(request, timeout=timeout)
         self.run_state, self.reason = answer.run_state, answer.run_state_reason
-        self.newest = {version.policy: version for version in answer.newest}
+        self._hear_of(answer)
         self._epochs = dict(answer.epochs)
         self._incarnation = answer.server_incarnation
         self._last_answer = time.monotonic()
@@ -227,7 +238,12 @@ class Membership:
         logs.get().info("registered_again", member=self.member)
         self._adopt_lease(answer)
 
+    def _hear_of(self, answer: pb.RegisterResponse | pb.HeartbeatResponse) -> None:
+        hashes = answer.newest_hashes
+        self.newest = {v.policy: Held(v, hashes[v.policy]) for v in answer.newest}
+
     def _adopt_lease(self, answer: pb.RegisterResponse) -> None:
+        self._hear_of(answer)
         self.run_state = answer.run_state
         self._incarnation = answer.server_incarnation
         self._heartbeat_seconds = answer.heartbeat_seconds
@@ -238,7 +254,7 @@ class Membership:
         try:
             self._heartbeat(timeout=1.0)
         except grpc.RpcError:
-            # Asked at most once a lease while the server is away.
+            # Asked at most once a lease while the server is away: see `check_epoch`.
             self._last_answer = time.monotonic()
 
     def _tell_newest(self) -> None:

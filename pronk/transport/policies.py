@@ -10,14 +10,17 @@ import grpc
 
 from pronk.errors import Fenced, Misconfigured
 from pronk.policy.bundle import Bundle
+from pronk.policy.manifest import to_json
 from pronk.telemetry import logs, metrics
 from pronk.transport.bundles import BadBlob, Fetcher, to_message, to_pieces
 from pronk.transport.channels import BLOB_SECONDS, CALL_SECONDS, INLINE_BYTES
 from pronk.transport.cluster import fenced_or
+from pronk.transport.membership import Newest
 from pronk.transport.retry import Reminder, code_of, details_of, is_transient, until_answered
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.blobs_pb2_grpc import BlobServiceStub
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
+from pronk.wire.weights import digest
 
 _WATCH_SECONDS = 300.0
 """A watch is opened anew this often, so that a connection that died unseen ends."""
@@ -80,8 +83,8 @@ class PolicyPublisher:
         metrics.PUBLISH_SECONDS.labels(policy).observe(time.perf_counter() - started)
         return True
 
-    def reconcile(self, incarnation: str, newest: Mapping[str, pb.Version]) -> None:
-        """Publish the last version again where the server holds an older one or none.
+    def reconcile(self, incarnation: str, newest: Newest) -> None:
+        """Publish the last version again where the server holds an older one, another or none.
 
         For `Membership.on_newest`: a restarted server can serve new actors before the next update.
         """
@@ -92,7 +95,9 @@ class PolicyPublisher:
             if last is None:
                 return
             held = newest.get(last.manifest.policy)
-            if held is not None and held.number >= last.manifest.number:
+            if held is not None and held.version.number > last.manifest.number:
+                return
+            if held is not None and held.hash == digest(to_json(last.manifest).encode()):
                 return
             if incarnation != self._incarnation:
                 self._incarnation, self._stored = incarnation, frozenset()

@@ -4,10 +4,16 @@ made it, so the importance weight is 1 in every update."""
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from pronk.transport.valkey import EmbeddedValkey
 
 ROOT = Path(__file__).parents[2]
 OVERRIDES = (
@@ -27,17 +33,47 @@ OVERRIDES = (
 pytestmark = pytest.mark.timeout(180)
 
 
+def up(run: Path, *options: str) -> list[str]:
+    command = [sys.executable, "-P", "-m", "pronk.cli.main", "up"]
+    config = str(ROOT / "configs/cartpole.yaml")
+    overrides = [word for override in OVERRIDES for word in ("--set", override)]
+    return [*command, config, "--headless", "--run-dir", str(run), *overrides, *options]
+
+
 def train(run: Path, seed: int) -> dict[str, object]:
     """What the last checkpoint of a run holds, clocks and ids left out."""
-    command = [sys.executable, "-P", "-m", "pronk.cli.main", "up", ROOT / "configs/cartpole.yaml"]
-    command += ["--headless", "--run-dir", run, "--set", f"seed={seed}"]
-    command += [word for override in OVERRIDES for word in ("--set", override)]
+    command = up(run, "--set", f"seed={seed}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = max((run / "checkpoints").iterdir())
     state = json.loads((folder / "state.json").read_text())
     counters = {key: value for key, value in state["counters"].items() if key != "seconds"}
     return {"sha256": state["sha256"], "rng": state["rng"], **counters}
+
+
+def test_an_emptied_buffer_does_not_stop_it(tmp_path):
+    """The learner waits for an unroll, the actor for a version, and neither will come."""
+    with EmbeddedValkey(tmp_path) as valkey, Redis.from_url(valkey.url) as client:
+        with subprocess.Popen(up(tmp_path / "run", "--redis-url", valkey.url)) as run:
+            try:
+                steal_an_unroll(client, run)
+                client.flushall()
+                assert run.wait(120) == 0
+            finally:
+                run.kill()
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["stop_reason"] == "frames reached 8000"
+    assert (tmp_path / "run/logs/actor-0.log").read_text().count("unroll_lost") == 1
+
+
+def steal_an_unroll(client: Redis, run: "subprocess.Popen[bytes]") -> None:
+    """Take one before the learner does."""
+    while run.poll() is None:
+        with suppress(ResponseError):  # there is no group yet
+            for stream in client.keys("pronk:*:unrolls"):
+                if client.xreadgroup("learner", "thief", {stream: ">"}, block=2000):
+                    return
+        time.sleep(0.01)
 
 
 def test_a_run_repeats_and_another_seed_is_another_run(tmp_path):

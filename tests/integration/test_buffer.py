@@ -283,11 +283,11 @@ def losing_the_first_answer(call: Callable) -> Callable:
 
 def test_bytes_are_taken_off_once_by_whoever_deletes(client, keys):
     fill(client, keys, 4, b"x" * 250)
-    first, second = Consumer(client, keys, "first"), Consumer(client, keys, "second")
+    first = Consumer(client, keys, "first")
     ids = [entry.id for entry in first.read(4, 100)]
     assert buffer_state(client, keys) == BufferState(4, 1000)
     assert first.ack(ids[:1]) == 1
-    assert second.ack(ids[:2]) == 1
+    assert first.ack(ids[:2]) == 1
     assert first.ack([ids[0], ids[0], ids[1]]) == 0
     assert buffer_state(client, keys) == BufferState(2, 500)
     assert first.ack(ids) == 2
@@ -420,6 +420,49 @@ def test_what_a_dead_learner_takes_on_waking_is_claimed_too(client, keys, monkey
     assert len(heir.read(8, 0)) == 2
 
 
+def test_what_a_successor_claimed_is_not_acknowledged_by_who_was_thought_dead(client, keys):
+    fill(client, keys, 3)
+    woken, heir = Consumer(client, keys, "woken"), Consumer(client, keys, "heir")
+    ids = [entry.id for entry in woken.read(3, 0)]
+    assert woken.ack(ids[:1]) == 1
+    heir.claim_from(["woken"])
+    assert [entry.id for entry in heir.read(8, 0)] == ids[1:]
+    assert woken.ack(ids) == 0
+    assert buffer_state(client, keys) == BufferState(2, 200)
+    assert heir.ack(ids) == 2
+    assert buffer_state(client, keys) == BufferState(0, 0)
+
+
+def test_what_a_successor_claimed_is_not_taken_back(client, keys, monkeypatch):
+    """Who was thought dead stood still between asking what it holds and reading that again."""
+    fill(client, keys, 2)
+    Consumer(client, keys, "woken").read(2, 0)
+    woken, heir = Consumer(client, keys, "woken"), Consumer(client, keys, "heir")
+    fetch = woken._fetch
+
+    def stand_still(times_delivered):
+        heir.claim_from(["woken"])
+        assert len(heir.read(8, 0)) == 2
+        monkeypatch.setattr(woken, "_fetch", fetch)
+        return fetch(times_delivered)
+
+    monkeypatch.setattr(woken, "_fetch", stand_still)
+    assert woken.read(8, 0) == []
+    assert heir.ack([entry["message_id"] for entry in pending(client, keys, "heir")]) == 2
+
+
+def test_an_emptied_buffer_acknowledges_nothing(client, keys):
+    fill(client, keys, 2)
+    reader = Consumer(client, keys, "learner")
+    ids = [entry.id for entry in reader.read(2, 0)]
+    client.delete(keys.stream, keys.sizes)
+    assert reader.ack(ids) == 0
+
+
+def pending(client, keys, name):
+    return client.xpending_range(keys.stream, "learner", "-", "+", 100, name)
+
+
 def test_an_entry_delivered_three_times_is_dropped_and_counted(client, keys):
     fill(client, keys, 2)
     with capture_logs() as logs:
@@ -487,6 +530,21 @@ def test_a_reader_of_an_emptied_server_makes_the_group_again(client, keys):
     fill(client, keys, 2)
     assert reader.read(8, 0) == []
     assert len(reader.read(8, 0)) == 2
+
+
+def test_a_producer_notices_that_the_server_was_emptied(own_server, keys):
+    with connect(own_server.url) as client:
+        sender = producer(client, keys)
+        assert sender.send("member", 3, b"x", NEVER)
+        reader = Consumer(client, keys, "learner")
+        reader.ack([entry.id for entry in reader.read(8, 100)])
+        assert not sender.forgot("member", 3), "trained on is not lost"
+        client.flushall()
+        assert sender.forgot("member", 3)
+        assert sender.send("member", 2, b"x", NEVER)
+        assert sender.forgot("member", 3)
+        own_server.stop()
+        assert not sender.forgot("member", 3), "it cannot be told"
 
 
 def test_scripts_that_the_server_forgot_are_sent_again(client, keys):

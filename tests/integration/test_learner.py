@@ -2,18 +2,21 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cluster_clients import TRAIN, Client
+from cluster_clients import TRAIN, Client, Learner
 from param_servers import ServerThread, eventually
 from pronk_learner import checkpoint
 from pronk_learner.service import serve
 
+from pronk import config
+from pronk.errors import Fenced
 from pronk.policy.bundle import Bundle
 from pronk.transport.buffer import BufferKeys, Producer, buffer_state
 from pronk.transport.redis import connect as connect_redis
@@ -43,8 +46,15 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
 class Cluster:
     """What a learner meets: a parameter server, a buffer, and an actor that is this test."""
 
-    def __init__(self, server: ServerThread, client: Client, valkey: EmbeddedValkey) -> None:
+    def __init__(
+        self,
+        server: ServerThread,
+        client: Client,
+        valkey: EmbeddedValkey,
+        learns: Callable[[], bool],
+    ) -> None:
         self.client = client
+        self.learns = learns
         self.actor = client.join(TRAIN)
         self.redis = connect_redis(valkey.url)
         self.keys = BufferKeys(self.actor.run, "default")
@@ -99,7 +109,11 @@ def unroll(header: UnrollHeader, rng: np.random.Generator, reward: float) -> Unr
 
 @contextmanager
 def learning(
-    folder: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch, text: str = EXPERIMENT
+    folder: Path,
+    valkey: EmbeddedValkey,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str = EXPERIMENT,
+    before: Callable[[Client], object] = lambda _client: None,
 ) -> Iterator[Cluster]:
     """A learner at work in a thread; leaving stops it and shows what it died of."""
     stop, errors = threading.Event(), []
@@ -114,8 +128,9 @@ def learning(
             except BaseException as error:
                 errors.append(error)
 
-        cluster = Cluster(server, client, valkey)
         thread = threading.Thread(target=run)
+        cluster = Cluster(server, client, valkey, thread.is_alive)
+        before(client)
         thread.start()
         try:
             yield cluster
@@ -146,6 +161,38 @@ def test_it_trains_refuses_what_is_foreign_and_finishes(
     assert Bundle.load(folder).manifest.frames == 400
 
 
+def test_without_a_server_it_saves_on_until_another_has_taken_over(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Down or only cut off from here: nobody can tell, but for what a successor leaves behind."""
+    monkeypatch.setattr("pronk_param_server.registry.LEASE_SECONDS", 0.5)
+    text = EXPERIMENT.replace("frames: 400", "frames: 40_000") + "learner: {checkpoint_seconds: 1}"
+    folder = tmp_path / "checkpoints"
+
+    def saved() -> checkpoint.Checkpoint:
+        found = checkpoint.newest(folder)
+        assert found is not None
+        return found
+
+    with (  # noqa: PT012 - leaving `learning` shows what the learner died of
+        pytest.raises(Fenced, match=r"epoch 1 ended: .* holds a checkpoint of epoch 2"),
+        learning(tmp_path, valkey, monkeypatch, text) as cluster,
+    ):
+        eventually(lambda: checkpoint.folders(folder), 30)
+        assert (saved().epoch, saved().counters.updates) == (1, 0), "saved before it trained"
+        cluster.client.server.__exit__()
+        for _ in range(3):
+            cluster.send()
+        eventually(lambda: saved().counters.updates == 3, 30)
+        assert cluster.waiting() == 0
+        assert config.parse(saved().experiment).learner.checkpoint_seconds == 1
+
+        successor = checkpoint.save(folder, replace(saved(), epoch=2), keep=1)
+        cluster.send()
+        eventually(lambda: not cluster.learns(), 30)
+        assert checkpoint.folders(folder) == [successor]
+
+
 def test_a_resumed_run_goes_on_where_it_was(
     tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +215,28 @@ def test_a_resumed_run_goes_on_where_it_was(
     assert second.counters.version > first.counters.version
     steps = next(name for name in second.optimizer if name.endswith("step"))
     assert torch.equal(second.optimizer[steps], torch.tensor(10.0)), "Adam began anew"
+
+
+def test_who_waited_for_the_epoch_goes_on_from_what_was_saved_meanwhile(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoints"
+    with learning(tmp_path, valkey, monkeypatch):
+        eventually(lambda: checkpoint.folders(folder), 30)
+    first = checkpoint.newest(folder)
+    assert first is not None
+    holders: list[Learner] = []
+    with learning(
+        tmp_path, valkey, monkeypatch, before=lambda client: holders.append(client.learner())
+    ) as cluster:
+        eventually(lambda: len(cluster.client.status().members) == 3, 30)
+        counters = replace(first.counters, updates=40)
+        checkpoint.save(folder, replace(first, epoch=2, counters=counters), keep=3)
+        holders[0].membership.leave()
+        eventually(lambda: checkpoint.folders(folder)[-1].name.startswith("000003"), 30)
+    last = checkpoint.newest(folder)
+    assert last is not None
+    assert (last.epoch, last.counters.updates) == (3, 40)
 
 
 def test_training_that_diverges_fails_with_the_reason(

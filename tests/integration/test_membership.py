@@ -11,14 +11,24 @@ from pathlib import Path
 import grpc
 import pytest
 from cluster_clients import LEARNER, TRAIN, Client
-from param_servers import EXPERIMENT_YAML, SPEC, ServerProcess, ServerThread, eventually
+from param_servers import (
+    EXPERIMENT_YAML,
+    SPEC,
+    ServerProcess,
+    ServerThread,
+    eventually,
+    fake_bundle,
+)
 from pronk_param_server import members
 
 from pronk.errors import Fenced, Misconfigured
+from pronk.policy.manifest import to_json
 from pronk.transport import cluster, retry
-from pronk.transport.membership import Membership
+from pronk.transport.bundles import to_message
+from pronk.transport.membership import Held, Membership
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
+from pronk.wire.weights import digest
 
 
 @pytest.fixture
@@ -210,6 +220,34 @@ def test_members_come_back_and_the_learner_publishes_again(server: ServerThread)
             learner.publish(6)
             eventually(lambda: received.numbers == [5, 6])
             actor.check()
+
+
+def test_what_the_server_holds_is_told_with_its_hash(client: Client) -> None:
+    learner = client.learner()
+    bundle = learner.publish(5)
+    version = to_message(bundle.manifest).version
+    held = {"default": (version, digest(to_json(bundle.manifest).encode()))}
+    assert client.join(TRAIN).newest == held, "at once, with the registration"
+    eventually(lambda: learner.membership.newest == held)
+
+
+@pytest.mark.parametrize(
+    ("number", "weights", "again"),
+    [(4, None, True), (5, None, False), (5, b"others", True), (6, None, False)],
+)
+def test_a_learner_publishes_again_where_the_server_holds_something_else(
+    client: Client, number: int, weights: bytes | None, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = client.learner()
+    learner.publish(5)
+    other = fake_bundle(number, 1, weights=weights).manifest
+    held = Held(to_message(other).version, digest(to_json(other).encode()))
+    attempts: list[int] = []
+    monkeypatch.setattr(
+        learner.publisher, "_attempt", lambda bundle: attempts.append(bundle.manifest.number)
+    )
+    learner.publisher.reconcile("incarnation", {"default": held})
+    assert attempts == [5] * again
 
 
 def test_a_server_with_another_run_ends_its_members(server: ServerThread) -> None:

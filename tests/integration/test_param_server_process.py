@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 from cluster_clients import TRAIN, Client, Learner
+from faults import ruin
 from param_servers import (
     EXPERIMENT_YAML,
     SPEC,
@@ -19,9 +20,11 @@ from param_servers import (
     eventually,
     fake_bundle,
 )
-from pronk_param_server.state import RESERVED_NUMBERS
+from pronk_param_server.blob_files import blob_path
+from pronk_param_server.state import KEPT_VERSIONS, RESERVED_NUMBERS
 
 from pronk.errors import Misconfigured
+from pronk.telemetry import metrics
 from pronk.transport import cluster
 from pronk.transport.bundles import to_message
 from pronk.transport.policies import fetch_bundle
@@ -213,6 +216,60 @@ def test_a_damaged_database_is_one_line(tmp_path: Path) -> None:
     (folder / "registry.sqlite3").write_bytes(b"not a database" * 1000)
     with pytest.raises(Misconfigured, match=r"registry\.sqlite3"), ServerThread(tmp_path / "run"):
         pass
+
+
+def test_a_flipped_bit_in_the_database_is_one_line(tmp_path: Path) -> None:
+    with ServerThread(tmp_path / "run") as server, Client(server) as client:
+        client.learner()
+    path = tmp_path / "run" / "server" / "registry.sqlite3"
+    data = bytearray(path.read_bytes())
+    data[4096:4104] = b"\xff" * 8  # the header of the first table's page
+    path.write_bytes(data)
+    words = r"registry\.sqlite3.*(damaged|malformed)"
+    with pytest.raises(Misconfigured, match=words) as error, ServerThread(tmp_path / "run"):
+        pass
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "remove"])
+def test_of_damaged_releases_the_one_before_is_served(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ServerThread(tmp_path / "run") as server, Client(server) as client:
+        learner = client.learner()
+        first, second = learner.publish(1), learner.publish(2)
+        for bundle in (first, second):
+            learner.release(bundle)
+    ruin(blob_path(tmp_path / "run" / "server" / "blobs", second.manifest.weights), damage)
+    with ServerThread(tmp_path / "run") as server, Client(server) as client:
+        received = client.watch()
+        eventually(lambda: received.bundles == [first])
+        older, newer = cluster.list_releases(client.channel)
+        assert fetch_bundle(client.channel, older.manifest) == first
+        with pytest.raises(grpc.RpcError, match="superseded"):
+            fetch_bundle(client.channel, newer.manifest)
+    output = capsys.readouterr()
+    assert (output.out + output.err).count("blob_damaged") == 1
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove"])
+def test_damage_that_comes_while_it_serves_is_refused(
+    tmp_path: Path, server: ServerThread, damage: str
+) -> None:
+    with Client(server) as client:
+        learner = client.learner()
+        released = learner.publish(1)
+        release = learner.release(released)
+        for number in range(2, 2 + KEPT_VERSIONS):  # it leaves memory
+            learner.publish(number)
+        assert fetch_bundle(client.channel, release.manifest) == released
+        ruin(blob_path(tmp_path / "run/server/blobs", released.manifest.weights), damage)
+        before = metrics.BLOBS_DAMAGED._value.get()
+        for code in (grpc.StatusCode.DATA_LOSS, grpc.StatusCode.NOT_FOUND):
+            with pytest.raises(grpc.RpcError) as error:
+                fetch_bundle(client.channel, release.manifest)
+            assert error.value.code() == code
+        assert metrics.BLOBS_DAMAGED._value.get() == before + 1
 
 
 def test_needs_neither_torch_nor_numpy() -> None:

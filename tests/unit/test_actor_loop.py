@@ -48,6 +48,7 @@ class FakeSender:
     def __init__(self, room: float = float("inf")) -> None:
         self.unrolls: list[Unroll] = []
         self.room = room
+        self.emptied = False
         self.after: Callable[[], None] = lambda: None
 
     def offer(self, unroll: Unroll, timeout: float) -> bool:
@@ -58,6 +59,10 @@ class FakeSender:
         self.unrolls.append(unroll)
         self.after()
         return True
+
+    def lost(self) -> bool:
+        emptied, self.emptied = self.emptied, False
+        return emptied
 
 
 class FakeReports:
@@ -185,6 +190,21 @@ def test_an_older_version_is_not_taken():
     stage.sender.after = publish
     stage.loop.run(stage.stop)
     assert {int(u.behaviour_version[0, 0]) for u in stage.sender.unrolls} == {7}
+
+
+def test_lock_step_plays_another_unroll_when_the_buffer_was_emptied():
+    stage = Stage(lockstep=True)
+
+    def empty_the_buffer() -> None:
+        stage.sender.emptied = len(stage.sender.unrolls) == 1
+        if len(stage.sender.unrolls) == 2:
+            stage.stop.set()
+
+    stage.sender.after = empty_the_buffer
+    stage.loop.run(stage.stop)
+    first, second = stage.sender.unrolls
+    assert {int(u.behaviour_version[0, 0]) for u in (first, second)} == {0}
+    assert not np.array_equal(first.obs["default"], second.obs["default"]), "it goes on, not back"
 
 
 def test_lock_step_plays_one_unroll_per_version():

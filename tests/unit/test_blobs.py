@@ -5,10 +5,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+from faults import ruin
 from pronk_param_server import blobs as module
-from pronk_param_server.blobs import PENDING_SECONDS, Blobs, blob_path, persist
+from pronk_param_server.blob_files import blob_path, persist, prune, sound
+from pronk_param_server.blobs import PENDING_SECONDS, Blobs
 from pronk_param_server.refusal import Refusal
 
+from pronk.telemetry import metrics
 from pronk.wire.weights import digest
 
 
@@ -127,7 +130,7 @@ def test_released_blobs_leave_memory_and_stay_on_disk(blobs: Blobs, tmp_path: Pa
         assert name in store
         assert store.path(name).read_bytes() == b"released"
         assert store.to_persist([name]) == {}
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_what_is_gone_cannot_be_released_or_read(blobs: Blobs) -> None:
@@ -137,17 +140,29 @@ def test_what_is_gone_cannot_be_released_or_read(blobs: Blobs) -> None:
         assert refusal.value.code == grpc.StatusCode.NOT_FOUND
 
 
-def test_a_half_written_blob_is_never_under_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "remove"])
+def test_a_damaged_blob_is_told_and_counted(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+    contents = {digest(content): content for content in (b"one blob", b"another")}
+    persist(tmp_path, contents)
+    name, other = contents
+    assert sound(tmp_path, contents) == {name, other}
+    ruin(blob_path(tmp_path, name), damage)
+    before = metrics.BLOBS_DAMAGED._value.get()
+    assert sound(tmp_path, contents) == {other}
+    assert metrics.BLOBS_DAMAGED._value.get() == before + 1
+    output = capsys.readouterr()
+    assert (output.out + output.err).count("blob_damaged") == 1
 
-    monkeypatch.setattr(module.os, "fsync", fail)
-    name = digest(b"content")
-    with pytest.raises(OSError, match="No space"):
-        persist(tmp_path, {name: b"content"})
-    assert not blob_path(tmp_path, name).exists()
+
+def test_what_no_release_names_is_removed(tmp_path: Path) -> None:
+    contents = {digest(content): content for content in (b"released", b"left over")}
+    persist(tmp_path, contents)
+    released, _ = contents
+    (blob_path(tmp_path, released).parent / f".{released}.partial").write_bytes(b"half")
+    prune(tmp_path, {released})
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [released]
 
 
 def test_small_blobs_are_given_all_or_none(blobs: Blobs) -> None:

@@ -85,15 +85,15 @@ def test_folder_that_is_none(tmp_path):
 
 def test_crash_while_saving_leaves_no_policy(tmp_path, monkeypatch):
     """The manifest comes last, so what was written before is not taken for a policy."""
-    from pronk.policy import bundle as module
+    from pronk import files
 
     def full_disk(path, data):
         if path.name == "probe.safetensors":
             raise OSError(28, "No space left on device")
         write(path, data)
 
-    write = module._write
-    monkeypatch.setattr(module, "_write", full_disk)
+    write = files.replace
+    monkeypatch.setattr(files, "replace", full_disk)
     with pytest.raises(OSError, match="No space"):
         make_bundle().save(tmp_path)
     with pytest.raises(Misconfigured, match=r"manifest\.json: No such file"):

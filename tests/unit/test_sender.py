@@ -20,12 +20,17 @@ class FakeProducer:
         self.entries: list[tuple[str, int, bytes]] = []
         self.open = threading.Event()
         self.open.set()
+        self.known: list[tuple[str, int]] = []
+
+    def forgot(self, member: str, sequence: int) -> bool:
+        return (member, sequence) not in self.known
 
     def send(self, member: str, sequence: int, payload: bytes, stop: threading.Event) -> bool:
         while not self.open.wait(0.005):
             if stop.is_set():
                 return False
         self.entries.append((member, sequence, payload))
+        self.known.append((member, sequence))
         return True
 
 
@@ -82,6 +87,18 @@ def test_entries_are_numbered_across_unrolls_and_their_parts(sender, producer):
     assert [entry.header.sequence for entry in entries] == [1, 2, 3, 4]
     assert [entry.slot.tolist() for entry in entries] == [[0], [0, 1, 2], [3], [0, 1]]
     assert [[e.slot for e in entry.episodes] for entry in entries] == [[0], [0, 1, 2], [3], [0, 1]]
+
+
+def test_an_emptied_buffer_is_noticed_once_everything_was_sent(sender, producer):
+    assert not sender.lost(), "nothing was sent yet"
+    assert sender.offer(unroll(4, 75_000), 1)  # in several parts
+    until(lambda: len(producer.entries) == 2 and not sender._busy)
+    assert not sender.lost()
+    producer.known.clear()
+    assert sender.lost()
+    producer.open.clear()
+    assert sender.offer(unroll(), 1)
+    assert not sender.lost(), "another is on its way"
 
 
 def test_a_full_buffer_fills_the_queue_and_then_blocks(sender, producer):

@@ -52,6 +52,7 @@ class Consumer:
         self._keys = keys
         self._name = name
         self._acknowledge = client.register_script(scripts.ACKNOWLEDGE)
+        self._read_again = client.register_script(scripts.REREAD)
         self._claim = client.register_script(scripts.CLAIM)
         self._reminder = Reminder()
         self._lock = threading.Lock()
@@ -87,8 +88,9 @@ class Consumer:
         return []
 
     def ack(self, ids: Sequence[bytes]) -> int:
-        """Acknowledge and delete entries, atomically; returns how many were still there.
+        """Acknowledge and delete entries, atomically; returns how many were there and ours.
 
+        What a successor has claimed is its own: it is neither acknowledged nor deleted.
         While the server cannot be reached they are remembered and go with the next call.
         """
         with self._lock:
@@ -168,11 +170,12 @@ class Consumer:
         return {entry["message_id"]: entry["times_delivered"] for entry in page}
 
     def _fetch(self, times_delivered: dict[bytes, int]) -> list[Entry]:
-        found: Any = self._client.xclaim(
-            self._keys.stream, _GROUP, self._name, min_idle_time=0, message_ids=[*times_delivered]
+        found: Any = self._read_again(
+            keys=[self._keys.stream], args=[_GROUP, self._name, *times_delivered]
         )
+        # Fields come as a list of names and values: there is one, `u`.
         return self._hold(
-            [Entry(id_, fields[b"u"], times_delivered[id_] + 1) for id_, fields in found]
+            [Entry(id_, fields[1], times_delivered[id_] + 1) for id_, fields in found]
         )
 
     def _read_new(self, count: int, block_ms: int) -> list[Entry]:
@@ -214,7 +217,7 @@ class Consumer:
 
     def _delete(self, ids: Sequence[bytes]) -> int:
         deleted: int = self._acknowledge(
-            keys=[self._keys.stream, self._keys.sizes], args=[_GROUP, *ids]
+            keys=[self._keys.stream, self._keys.sizes], args=[_GROUP, self._name, *ids]
         )
         return deleted
 

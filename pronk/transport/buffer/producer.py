@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from typing import Any
 
 from redis import Redis
 
@@ -10,7 +11,7 @@ from pronk.errors import Misconfigured
 from pronk.telemetry import metrics
 from pronk.transport.buffer import scripts
 from pronk.transport.buffer.server import BufferKeys, outlast, read_state
-from pronk.transport.redis import WAITED_FOR
+from pronk.transport.redis import WAITED_FOR, raise_if_refused
 from pronk.transport.retry import Reminder
 
 _SEEN_SECONDS = 24 * 3600
@@ -82,6 +83,21 @@ class Producer:
             if stopped:
                 return False
             delay = min(delay * _GROWTH, longest)
+
+    def forgot(self, member: str, sequence: int) -> bool:
+        """Whether the server was emptied since it took that unroll: nobody may ever train on it.
+
+        False while the server cannot be reached.
+
+        Raises:
+            Misconfigured: the server refuses the credentials.
+        """
+        try:
+            seen: Any = self._client.get(self._keys.seen(member))
+        except WAITED_FOR as error:
+            raise_if_refused(error)
+            return False
+        return seen is None or int(seen) < sequence
 
     def _try(self, member: str, sequence: int, payload: bytes) -> int:
         state = read_state(self._client, self._keys)

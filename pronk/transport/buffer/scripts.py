@@ -25,11 +25,13 @@ return 1
 """Room is looked at again, since others add too; a sequence seen before adds nothing."""
 
 ACKNOWLEDGE = """
--- KEYS: stream, sizes; ARGV: group, ids
+-- KEYS: stream, sizes; ARGV: group, consumer, ids
 local deleted = 0
-for i = 2, #ARGV do
-  redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
-  if redis.call('XDEL', KEYS[1], ARGV[i]) == 1 then
+for i = 3, #ARGV do
+  -- Without stream or group the answer is an error, and nothing is held.
+  local held = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])
+  if #held == 1 then redis.call('XACK', KEYS[1], ARGV[1], ARGV[i]) end
+  if #held == 1 and redis.call('XDEL', KEYS[1], ARGV[i]) == 1 then
     deleted = deleted + 1
     redis.call('HINCRBY', KEYS[2], 'total', -(redis.call('HGET', KEYS[2], ARGV[i]) or 0))
     redis.call('HDEL', KEYS[2], ARGV[i])
@@ -39,7 +41,20 @@ end
 if deleted > 0 and redis.call('XLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end
 return deleted
 """
-"""Whoever deletes an entry takes its bytes off, so that they are taken off once."""
+"""Only who holds an entry deletes it: a learner that was thought dead and wakes finds that its
+entries are its successor's. Whoever deletes an entry takes its bytes off, once."""
+
+REREAD = """
+-- KEYS: stream; ARGV: group, consumer, ids
+local held = {}
+for i = 3, #ARGV do
+  local entry = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])
+  if #entry == 1 then held[#held + 1] = ARGV[i] end
+end
+if #held == 0 then return held end
+return redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(held))
+"""
+"""Delivers once more what the consumer still holds; nobody takes back what another claimed."""
 
 CLAIM = """
 -- KEYS: stream; ARGV: group, claimant, names of the dead

@@ -181,6 +181,26 @@ Global___RegisterRequest: _TypeAlias = RegisterRequest  # noqa: Y015
 class RegisterResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class NewestHashesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MEMBER_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     SERVER_INCARNATION_FIELD_NUMBER: _builtins.int
@@ -188,6 +208,8 @@ class RegisterResponse(_message.Message):
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
     RUN_STATE_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    NEWEST_HASHES_FIELD_NUMBER: _builtins.int
     member: _builtins.str
     run: _builtins.str
     server_incarnation: _builtins.str
@@ -196,6 +218,12 @@ class RegisterResponse(_message.Message):
     lease_seconds: _builtins.float
     heartbeat_seconds: _builtins.float
     run_state: Global___RunState.ValueType
+    @_builtins.property
+    def newest(self) -> _containers.RepeatedCompositeFieldContainer[Global___Version]:
+        """As in HeartbeatResponse."""
+
+    @_builtins.property
+    def newest_hashes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -206,10 +234,12 @@ class RegisterResponse(_message.Message):
         lease_seconds: _builtins.float = ...,
         heartbeat_seconds: _builtins.float = ...,
         run_state: Global___RunState.ValueType = ...,
+        newest: _abc.Iterable[Global___Version] | None = ...,
+        newest_hashes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "index", b"index", "lease_seconds", b"lease_seconds", "member", b"member", "run", b"run", "run_state", b"run_state", "server_incarnation", b"server_incarnation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "index", b"index", "lease_seconds", b"lease_seconds", "member", b"member", "newest", b"newest", "newest_hashes", b"newest_hashes", "run", b"run", "run_state", b"run_state", "server_incarnation", b"server_incarnation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,11 +421,32 @@ class HeartbeatResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class NewestHashesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SERVER_INCARNATION_FIELD_NUMBER: _builtins.int
     RUN_STATE_FIELD_NUMBER: _builtins.int
     RUN_STATE_REASON_FIELD_NUMBER: _builtins.int
     NEWEST_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
+    NEWEST_HASHES_FIELD_NUMBER: _builtins.int
     server_incarnation: _builtins.str
     run_state: Global___RunState.ValueType
     run_state_reason: _builtins.str
@@ -407,6 +458,12 @@ class HeartbeatResponse(_message.Message):
     def epochs(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """The newest epoch granted of each policy: a learner with an older one is fenced off."""
 
+    @_builtins.property
+    def newest_hashes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """By policy: SHA-256 of the newest version's manifest, whose JSON names the hashes of all its
+        parts. A learner that has published another content publishes again.
+        """
+
     def __init__(
         self,
         *,
@@ -415,10 +472,11 @@ class HeartbeatResponse(_message.Message):
         run_state_reason: _builtins.str = ...,
         newest: _abc.Iterable[Global___Version] | None = ...,
         epochs: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        newest_hashes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "newest", b"newest", "run_state", b"run_state", "run_state_reason", b"run_state_reason", "server_incarnation", b"server_incarnation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "newest", b"newest", "newest_hashes", b"newest_hashes", "run_state", b"run_state", "run_state_reason", b"run_state_reason", "server_incarnation", b"server_incarnation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,6 +36,7 @@ class Sender:
         self._changed = threading.Condition()
         self._closed = False
         self._give_up = threading.Event()
+        self._member = ""
         self._sequence = 0
         self._compress: bool | None = None
         self._thread = threading.Thread(target=self._run, name=f"send-{policy}", daemon=True)
@@ -56,6 +57,13 @@ class Sender:
             self._waiting.append(unroll)
             self._changed.notify_all()
             return True
+
+    def lost(self) -> bool:
+        """Whether the buffer was emptied since it took the last unroll."""
+        with self._changed:
+            if self._waiting or self._busy or not self._sequence:
+                return False
+        return self._producer.forgot(self._member, self._sequence)
 
     def drain(self, last: Sequence[Unroll] = ()) -> None:
         """Take `last` beyond the bound, and end once all that waits was sent."""
@@ -102,8 +110,8 @@ class Sender:
         for part in split(unroll):
             self._sequence = part.header.sequence
             payload = self._encode(part)
-            member = part.header.member
-            if not self._producer.send(member, self._sequence, payload, self._give_up):
+            self._member = part.header.member
+            if not self._producer.send(self._member, self._sequence, payload, self._give_up):
                 return False
         return True
 

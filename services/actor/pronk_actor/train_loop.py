@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pronk.envs.slots import SlotEnv
-from pronk.telemetry import metrics
+from pronk.telemetry import logs, metrics
 from pronk.wire.unroll import Unroll, UnrollHeader
 from pronk_actor.evaluation import joined
 from pronk_actor.meter import Meter
@@ -92,12 +92,20 @@ class TrainLoop:
             newest = cast.source.newest()
             if self._lockstep and cast.played >= newest.version.number:
                 with self._meter.blocked():
-                    cast.source.wait_above(cast.played, _WAIT_SECONDS)
+                    self._await_version(cast)
                 return False
             if newest.version > cast.player.agent.policy.version:
                 cast.player.agent.adopt(newest)
                 metrics.POLICIES_ADOPTED.inc()
         return True
+
+    def _await_version(self, cast: Cast) -> None:
+        newer = cast.source.wait_above(cast.played, _WAIT_SECONDS)
+        if newer is None and cast.sender.lost():
+            # The learner waits for an unroll that is no more. Not the same one again: it may have
+            # been trained on before the buffer was emptied, and must not be a second time.
+            logs.get().warning("unroll_lost", policy=cast.player.seat.policy)
+            cast.played = -1
 
     def _play_on(self, stop: threading.Event) -> list[Cast]:
         """Step until an unroll is full, and deliver it; return whose it was."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pronk.config import Experiment, experiment_hash
+from pronk.config import Experiment, dump, experiment_hash
 from pronk.config.schema import AlgorithmConfig
 from pronk.rl.batch import SlotGroup, assemble
 from pronk.telemetry import logs, metrics
@@ -151,10 +151,12 @@ class Learner:
             checkpoint.save(
                 self._assignment.folder / "checkpoints",
                 checkpoint.Checkpoint(
+                    epoch=self._assignment.epoch,
                     weights=self._trainer.weights(),
                     optimizer=self._trainer.optimizer_state(),
                     counters=self._progress.counters,
                     experiment_hash=experiment_hash(self._experiment),
+                    experiment=dump(self._experiment),
                     rng=torch.get_rng_state().tolist(),
                 ),
                 self._experiment.learner.checkpoints_kept,

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from pronk import files
 from pronk.config import Experiment, experiment_hash
+from pronk.errors import Misconfigured
 from pronk_learner.progress import Progress
 
 METRICS = "metrics.jsonl"
@@ -21,16 +23,24 @@ class Journal:
     """Rows of numbers over time, as JSON lines and as TensorBoard scalars over frames.
 
     A resumed run drops the rows that its checkpoint does not know.
+
+    Raises:
+        Misconfigured: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, updates: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / METRICS
-        kept = [row for row in read(path) if row["updates"] <= updates]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._file = path.open("a", encoding="utf-8")
-        purge = kept[-1]["frames"] + 1 if kept else 0
-        self._board = SummaryWriter(str(folder), purge_step=purge)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            kept = forget(path, updates)
+            self._file = path.open("a", encoding="utf-8")
+            purge = kept[-1]["frames"] + 1 if kept else 0
+            self._board = SummaryWriter(str(folder), purge_step=purge)
+        except OSError as error:
+            raise Misconfigured(
+                f"cannot write in {folder}: {error.strerror}; free some space or choose another "
+                "run directory"
+            ) from None
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row; it has `frames` and `updates`, and None where a value is not known."""
@@ -44,6 +54,19 @@ class Journal:
         """Flush and close the files."""
         self._file.close()
         self._board.close()
+
+
+def forget(path: Path, updates: int) -> list[dict[str, Any]]:
+    """Drop the rows of a `metrics.jsonl` that come after `updates`; the rows that stay.
+
+    In one step, and into another file than the one an older learner may still have open.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    kept = [row for row in read(path) if row["updates"] <= updates]
+    files.replace(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+    return kept
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -90,9 +113,7 @@ def summary(
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write a JSON file in one step: readers see the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    files.replace(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
 def hardware() -> dict[str, Any]:

@@ -23,7 +23,6 @@ from pronk.transport.membership import Membership
 from pronk.transport.policies import PolicyPublisher
 from pronk.transport.redis import connect as connect_redis
 from pronk.transport.settings import Settings
-from pronk.wire.spec import EnvironmentSpec
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.validate import Expectation
 from pronk_learner import checkpoint
@@ -94,11 +93,15 @@ def _train(
     if spec is None:
         return
     folder = learner_folder(settings.required_run_dir(), experiment, policy)
-    network, trainer, progress = prepare(experiment, policy, spec, folder)
+    torch.manual_seed(experiment.seed)
+    network = build(spec, experiment.network_of(policy))
+    trainer = Trainer(network, spec, experiment.algorithm_of(policy), experiment.learner)
     exporter = Exporter(network, policy, engine=experiment.actor.engine, env=experiment.env)
     grant = grant_epoch(channel, membership.member, policy, stop, health.beat)
     if grant is None:
         return
+    # Only now: until it was granted, another learner may have saved.
+    progress = resume(experiment, trainer, folder)
     progress.counters.version = max(progress.counters.version, grant.number_floor) + 1
     assignment = Assignment(experiment, policy, membership.run, grant.epoch, spec, folder)
     redis = connect_redis(settings.redis_url.get_secret_value())
@@ -126,13 +129,12 @@ def _train(
         session.run(stop)
 
 
-def prepare(
-    experiment: Experiment, policy: str, spec: EnvironmentSpec, folder: Path
-) -> tuple[PolicyNetwork, Trainer, Progress]:
-    """The network, trainer and counters: of the newest checkpoint, or new ones from the seed."""
-    torch.manual_seed(experiment.seed)
-    network = build(spec, experiment.network_of(policy))
-    trainer = Trainer(network, spec, experiment.algorithm_of(policy), experiment.learner)
+def resume(experiment: Experiment, trainer: Trainer, folder: Path) -> Progress:
+    """Go on from the newest checkpoint: its counters, with the trainer restored; else new ones.
+
+    Raises:
+        Misconfigured: the checkpoint is of another experiment, or none can be read.
+    """
     counters = checkpoint.Counters()
     if saved := checkpoint.newest(folder / "checkpoints"):
         if saved.experiment_hash != experiment_hash(experiment):
@@ -144,7 +146,7 @@ def prepare(
         torch.set_rng_state(torch.tensor(saved.rng, dtype=torch.uint8))
         counters = saved.counters
         logs.get().info("resumed", updates=counters.updates, frames=counters.frames)
-    return network, trainer, Progress(experiment.stop, counters)
+    return Progress(experiment.stop, counters)
 
 
 def _open_buffer(

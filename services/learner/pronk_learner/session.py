@@ -1,6 +1,5 @@
 """A learner's life: train until the stop condition, save on the way, finish, stay ready."""
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +7,7 @@ from contextlib import closing, contextmanager
 
 import grpc
 
+from pronk.policy.bundle import remove
 from pronk.telemetry import logs, metrics
 from pronk.transport.cluster import cut_release, set_run_state
 from pronk.transport.health import Health
@@ -62,6 +62,8 @@ class Session:
             Fenced: another learner has taken over; nothing more is written.
         """
         with closing(self._journal):
+            # Whoever held an older epoch and cannot reach the parameter server learns it there.
+            self._learner.save()
             self._learner.publish()
             self._publisher.flush(stop, self._health.beat)
             reason = self._train(stop)
@@ -146,7 +148,7 @@ class Session:
         bundle.save(folder / name)
         stale = sorted(folder.glob(f"{self._assignment.policy}-*"), key=lambda p: p.stat().st_mtime)
         for path in stale[: -self._assignment.experiment.learner.checkpoints_kept]:
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
 
     def _write_report(self, reason: str | None) -> None:
         # matplotlib takes a second to import: not while actors wait for a first version.

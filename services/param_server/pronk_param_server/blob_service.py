@@ -3,14 +3,16 @@
 # ruff: noqa: N802 - gRPC names the methods.
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 
 from pronk.transport.channels import CHUNK_BYTES
 from pronk.wire.v1 import blobs_pb2
 from pronk.wire.v1.blobs_pb2_grpc import BlobServiceServicer
+from pronk_param_server.blob_files import tell_damage
 from pronk_param_server.blobs import Blobs, check_hash
 from pronk_param_server.calls import Context, answered, streamed
-from pronk_param_server.refusal import INVALID, Refusal
+from pronk_param_server.refusal import DATA_LOSS, INVALID, Refusal
 from pronk_param_server.writer import Writer
 
 
@@ -50,12 +52,27 @@ class BlobService(BlobServiceServicer):
         check_hash(request.hash)
         content = self._blobs.content(request.hash)
         if content is None:
-            path = self._blobs.path(request.hash)
-            with await asyncio.to_thread(path.open, "rb") as file:
-                size = path.stat().st_size
-                while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                    yield blobs_pb2.GetResponse(size=size, chunk=chunk)
+            async for answer in self._from_disk(request.hash):
+                yield answer
             return
         for start in range(0, max(len(content), 1), CHUNK_BYTES):
             chunk = content[start : start + CHUNK_BYTES]
             yield blobs_pb2.GetResponse(size=len(content), chunk=chunk)
+
+    async def _from_disk(self, name: str) -> AsyncIterator[blobs_pb2.GetResponse]:
+        """Send a release's blob; one that is damaged is refused, told and counted."""
+        path, hashed = self._blobs.path(name), hashlib.sha256()
+        try:
+            with await asyncio.to_thread(path.open, "rb") as file:
+                size = path.stat().st_size
+                while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                    await asyncio.to_thread(hashed.update, chunk)
+                    yield blobs_pb2.GetResponse(size=size, chunk=chunk)
+            if hashed.hexdigest() == name:
+                return
+            why = "its bytes do not have its hash"
+        except FileNotFoundError:
+            why = "its file is gone"
+        tell_damage(name, why)
+        self._blobs.damaged(name)
+        raise Refusal(DATA_LOSS, f"blob {name} is damaged on the server's disk: {why}")

@@ -1,16 +1,15 @@
 """Immutable bytes by hash: the newest versions' in memory, the releases' on disk.
 
-Everything here runs on the event loop, but `Upload.hash_newest` and `persist`: those are for the
-writer thread.
+Everything here runs on the event loop, but `Upload.hash_newest`: that is for the writer thread.
 """
 
 import hashlib
-import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Self
 
+from pronk_param_server.blob_files import blob_path
 from pronk_param_server.refusal import EXHAUSTED, INVALID, NOT_FOUND, Refusal
 
 MAX_BLOB_BYTES = 1 << 30
@@ -134,6 +133,10 @@ class Blobs:
         """Those are on disk now."""
         self._on_disk.update(names)
 
+    def damaged(self, name: str) -> None:
+        """What lies on disk under that name cannot be used: it must be stored anew."""
+        self._on_disk.discard(name)
+
     def _drop(self, names: Iterable[str]) -> None:
         for name in names:
             self._pending.pop(name, None)
@@ -188,31 +191,3 @@ class Upload:
     def __exit__(self, *_: object) -> None:
         """Count out what was not kept."""
         self._blobs.release(self._received)
-
-
-def blob_path(folder: Path, name: str) -> Path:
-    """Where a blob lies in `folder`."""
-    return folder / name[:2] / name
-
-
-def persist(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write blobs so that each file is whole or not there; on the writer thread."""
-    for name, content in contents.items():
-        path = blob_path(folder, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
-        _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from pronk.transport.settings import Settings
 from pronk.wire.v1 import blobs_pb2, registry_pb2
 from pronk.wire.v1.blobs_pb2_grpc import add_BlobServiceServicer_to_server
 from pronk.wire.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
+from pronk_param_server.blob_files import prune, sound
 from pronk_param_server.blob_service import BlobService
 from pronk_param_server.blobs import Blobs
 from pronk_param_server.ledger import Ledger
@@ -86,9 +88,10 @@ async def _serve(
         policy: experiment.slots_of(policy) / experiment.actor.slots
         for policy in experiment.policies
     }
-    state = State(saved, shares, time.monotonic())
-    released = {name for r in saved.releases.values() for name in r.manifest.blobs}
-    blobs = Blobs(blob_folder, released, time.monotonic)
+    await writer.run(prune, blob_folder, saved.blobs)
+    whole = await writer.run(sound, blob_folder, saved.blobs)
+    state = State(replace(saved, lost=saved.blobs - whole), shares, time.monotonic())
+    blobs = Blobs(blob_folder, whole, time.monotonic)
     known = authority(settings)
     incarnation = secrets.token_hex(8)
     registry = Registry(

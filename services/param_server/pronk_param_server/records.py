@@ -60,8 +60,18 @@ class Change:
 
 @dataclass(frozen=True)
 class Saved:
-    """Everything on disk."""
+    """Everything on disk.
+
+    Attributes:
+        lost: hashes of releases' blobs that are missing or damaged.
+    """
 
     run: RunRecord
     policies: dict[str, PolicyRecord] = field(default_factory=dict)
     releases: dict[str, pb.Release] = field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
+
+    @property
+    def blobs(self) -> frozenset[str]:
+        """Hashes of every release's blobs."""
+        return frozenset(name for r in self.releases.values() for name in r.manifest.blobs)

@@ -8,6 +8,7 @@ DENIED = grpc.StatusCode.PERMISSION_DENIED
 # A newer epoch, another spec, another experiment: waiting or repeating does not help.
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
+DATA_LOSS = grpc.StatusCode.DATA_LOSS
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

@@ -15,7 +15,8 @@ from pronk.wire.v1 import access_pb2
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceServicer
 from pronk_param_server import overview
-from pronk_param_server.blobs import Blobs, check_hash, persist
+from pronk_param_server.blob_files import persist
+from pronk_param_server.blobs import Blobs, check_hash
 from pronk_param_server.calls import LARGE_BYTES, Context, answered, check_size, streamed
 from pronk_param_server.episodes import Episodes
 from pronk_param_server.ledger import Ledger
@@ -86,6 +87,8 @@ class Registry(RegistryServiceServicer):
             lease_seconds=LEASE_SECONDS,
             heartbeat_seconds=HEARTBEAT_SECONDS,
             run_state=self._state.run.state,
+            newest=self._state.newest_versions(),
+            newest_hashes=self._state.newest_hashes(),
         )
 
     @answered
@@ -105,6 +108,7 @@ class Registry(RegistryServiceServicer):
             run_state_reason=run.reason,
             newest=self._state.newest_versions(),
             epochs={name: record.epoch for name, record in self._state.policies.items()},
+            newest_hashes=self._state.newest_hashes(),
         )
 
     @answered

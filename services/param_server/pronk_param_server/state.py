@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1 import spec_pb2
+from pronk.wire.weights import digest
 from pronk_param_server import admission
 from pronk_param_server.members import LEASE_SECONDS, Members
 from pronk_param_server.records import Change, PolicyRecord, RunRecord, Saved
@@ -51,10 +52,12 @@ class State:
         self._versions: dict[str, deque[pb.PolicyManifest]] = {
             name: deque(maxlen=KEPT_VERSIONS) for name in self.policies
         }
-        # Until the learner publishes again, new actors act with the newest release.
+        self._hashes: dict[str, str] = {}
+        # Until the learner publishes again, new actors act with the newest release that is whole.
         for release in sorted(self.releases.values(), key=_number):
-            if release.manifest.version.policy in self._versions:
-                self._versions[release.manifest.version.policy].append(release.manifest)
+            whole = saved.lost.isdisjoint(release.manifest.blobs)
+            if whole and release.manifest.version.policy in self._versions:
+                self._hold(release.manifest)
 
     def decide_registration(self, request: pb.RegisterRequest) -> Change | None:
         """Check a registration; the first actor's brings the spec, which must be stored first."""
@@ -128,6 +131,10 @@ class State:
         """The newest version of each policy that has one."""
         return [versions[-1].version for versions in self._versions.values() if versions]
 
+    def newest_hashes(self) -> dict[str, str]:
+        """The hash of the newest version of each policy that has one."""
+        return self._hashes
+
     def kept_blobs(self) -> set[str]:
         """Hashes of the blobs of every version in memory."""
         return {
@@ -171,8 +178,13 @@ class State:
     def publish(self, manifest: pb.PolicyManifest) -> None:
         """Make a version, checked before, the newest."""
         policy = manifest.version.policy
-        self._versions[policy].append(manifest)
+        self._hold(manifest)
         self._highest[policy] = max(self._highest[policy], manifest.version.number)
+
+    def _hold(self, manifest: pb.PolicyManifest) -> None:
+        policy = manifest.version.policy
+        self._versions[policy].append(manifest)
+        self._hashes[policy] = digest(manifest.json.encode())
 
     def decide_tightening(self) -> Change:
         """At a clean end: give unused numbers back, so that the next start leaves no gap."""

@@ -21,6 +21,9 @@ from pronk_param_server.records import Change, PolicyRecord, RunRecord, Saved
 LAYOUT: Final = 1
 """Version of the tables below; rises with every change of them."""
 
+KEPT_AUDIT: Final = 10_000
+"""Newest lines of the audit log that stay."""
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS run (
     only INTEGER PRIMARY KEY CHECK (only = 1), run TEXT NOT NULL, experiment_hash TEXT NOT NULL,
@@ -108,6 +111,10 @@ class Store:
                 "INSERT INTO audit (time, event, detail) VALUES (?, ?, ?)",
                 (time.time(), change.event, json.dumps(change.detail, sort_keys=True)),
             )
+            database.execute(
+                "DELETE FROM audit WHERE sequence <= (SELECT max(sequence) FROM audit) - ?",
+                (KEPT_AUDIT,),
+            )
 
     def close(self) -> None:
         """Close the files; another server may use the folder then."""
@@ -143,6 +150,12 @@ def _open(path: Path) -> sqlite3.Connection:
     # FULL: what was answered survives the machine's power as well.
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
+    damage = database.execute("PRAGMA quick_check").fetchone()[0]
+    if damage != "ok":
+        damage = " ".join(damage.split())
+        raise Misconfigured(
+            f"{path} is damaged ({damage}): restore it, or choose another directory"
+        )
     layout = database.execute("PRAGMA user_version").fetchone()[0]
     if layout not in (0, LAYOUT):
         raise Misconfigured(f"{path} has layout {layout}, this version of pronk knows {LAYOUT}")
