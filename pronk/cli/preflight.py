@@ -140,7 +140,10 @@ def main(path: Path) -> None:
 
 if __name__ == "__main__":
     from pronk.cli.verbs import ending_well, see_working_directory
+    from pronk.startup import limit_threads, tune_allocator
 
+    limit_threads()
+    tune_allocator()
     see_working_directory()
     with ending_well():
         main(Path(sys.argv[1]))
