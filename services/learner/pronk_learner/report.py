@@ -12,6 +12,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from pronk.config import Experiment, experiment_hash
+from pronk.transport import settings as environment
 from pronk_learner.progress import Progress
 
 METRICS = "metrics.jsonl"
@@ -118,7 +119,7 @@ def _cores() -> int | None:
 
 def commit() -> str | None:
     """The commit of the source in use, where it is a git checkout or `PRONK_COMMIT` says so."""
-    if named := os.environ.get("PRONK_COMMIT"):
+    if named := environment.load().commit:
         return named
     source = Path(__file__).resolve().parent
     command = ["git", "-C", str(source), "rev-parse", "HEAD"]
