@@ -1,7 +1,6 @@
 """What a run leaves behind: `metrics.jsonl`, TensorBoard events, `curve.png`, `summary.json`."""
 
 import json
-import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -12,6 +11,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from pronk.config import Experiment, experiment_hash
+from pronk.hardware import processor, usable_cores
 from pronk.transport import settings as environment
 from pronk_learner.progress import Progress
 
@@ -98,23 +98,11 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 def hardware() -> dict[str, Any]:
     """The machine a run's numbers belong to."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        processor = models[0].partition(":")[2].strip() if models else processor
     return {
-        "processor": processor,
-        "cores": _cores(),
+        "processor": processor(),
+        "cores": usable_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def _cores() -> int | None:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def commit() -> str | None:
