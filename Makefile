@@ -41,6 +41,13 @@ lint: .venv/installed-dev ## ruff, mypy, import rules, protocol files, generated
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
+	@tag=$$(git describe --tags --abbrev=0 2>/dev/null); \
+	if [ -n "$$tag" ]; then \
+		echo "buf breaking --against $$tag"; \
+		$(BIN)/buf breaking --against "$$(git rev-parse --git-common-dir)#tag=$$tag"; \
+	else \
+		echo "no tag yet: nothing released that proto/ could break"; \
+	fi
 	$(BIN)/python scripts/generate_proto.py --check
 	$(BIN)/python scripts/generate_docs.py --check
 

@@ -36,7 +36,7 @@ def tune_allocator() -> None:
 
 
 def limit_threads(count: int = 1) -> None:
-    """Give numeric libraries `count` threads each; call before they are imported.
+    """Give numeric libraries `count` threads each; the last call before their import counts.
 
     Actors and learners share the cores; a pool of threads per process makes them several times
     slower on a busy machine.
@@ -68,12 +68,11 @@ def stop_on_signals() -> threading.Event:
 
 
 def run_service(main: Callable[[threading.Event], None]) -> None:
-    """Tune the process, run `main(stop)` and end the process.
+    """Run `main(stop)` and end the process.
 
     Status 0 when it returns; 2 with one line when it is misconfigured; 1 with one line when another
     learner took over; a traceback and 1 for anything that should not happen.
     """
-    tune_allocator()
     stop = stop_on_signals()
     try:
         main(stop)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from pronk.cli.cluster import free_ports
 from pronk.errors import Misconfigured
+from pronk.hardware import processor, usable_cores
 
 Verdict = Literal["ok", "missing", "optional"]
 
@@ -159,23 +160,6 @@ def docker() -> Finding:
     found = shutil.which("docker")
     advice = "" if found else "only needed for the cluster in containers"
     return Finding("docker", "ok" if found else "optional", found or "not installed", advice)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _cpu_flags() -> set[str] | None:

@@ -7,6 +7,7 @@ import typer
 from typer.main import get_command
 
 from pronk.cli.verbs import Verb, ending_well, see_working_directory, verbs
+from pronk.startup import limit_threads, tune_allocator
 
 _HELP = "IMPALA as microservices: actors, learners and a parameter server that train policies."
 _EXAMPLES = """[bold]Examples[/bold]
@@ -22,6 +23,10 @@ _EXAMPLES = """[bold]Examples[/bold]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `pronk` with `arguments` (default: the process's) and end the process."""
+    # First: numeric libraries read the number of threads when they are imported. A service sets
+    # its own number later, and is loaded after that.
+    limit_threads()
+    tune_allocator()
     see_working_directory()
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     known = {verb.name: verb for verb in verbs()}

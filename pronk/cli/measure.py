@@ -9,11 +9,11 @@ from typing import Any
 
 import psutil
 
-from pronk.cli.checks import processor, usable_cores
 from pronk.cli.failure import Failed
 from pronk.cli.session import Cluster
 from pronk.cli.vitals import Vitals
 from pronk.config import Experiment
+from pronk.hardware import processor, usable_cores
 
 _VERSIONS = ("pronk", "torch", "onnxruntime", "gymnasium", "numpy", "grpcio", "redis")
 

@@ -28,8 +28,8 @@ def check(experiment: Experiment, stop: threading.Event) -> None:
     """See that the experiment can run on this machine; returns early once `stop` is set.
 
     Raises:
-        Misconfigured: the environment or a network cannot be built, a network does not export, or
-            a batch does not fit into the buffer.
+        Misconfigured: the environment or a network cannot be built, a network does not export, a
+            batch does not fit into the buffer, or there is no such device.
     """
     with tempfile.TemporaryDirectory(prefix="pronk-") as folder:
         path = Path(folder) / "experiment.yaml"
@@ -73,6 +73,18 @@ def check_buffer(experiment: Experiment, spec: EnvironmentSpec) -> None:
                 f"{needed} bytes, and the buffer holds {experiment.buffer.max_bytes}; "
                 f"set buffer.max_bytes to {2 * needed}"
             )
+
+
+def check_device(experiment: Experiment) -> None:
+    """See that the GPU that is asked for is there; nothing else is worth importing torch for.
+
+    Raises:
+        Misconfigured: it is not.
+    """
+    if experiment.learner.device == "cuda":
+        from pronk.rl.device import choose_device
+
+        choose_device(experiment.learner.device)
 
 
 def check_networks(experiment: Experiment, spec: EnvironmentSpec) -> None:
@@ -122,12 +134,16 @@ def main(path: Path) -> None:
     experiment = config.load(path)
     spec = describe(experiment.env)
     check_buffer(experiment, spec)
+    check_device(experiment)
     check_networks(experiment, spec)
 
 
 if __name__ == "__main__":
     from pronk.cli.verbs import ending_well, see_working_directory
+    from pronk.startup import limit_threads, tune_allocator
 
+    limit_threads()
+    tune_allocator()
     see_working_directory()
     with ending_well():
         main(Path(sys.argv[1]))

@@ -5,7 +5,7 @@ The hash of all fields that are not `FREE` is the experiment hash, which every u
 member carries.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,22 @@ def unrolls_needed(batch_size: int, slots: int) -> int:
     last slot is.
     """
     return -(-batch_size // slots) + 2
+
+
+def overlay(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `own` laid over it, mapping by mapping.
+
+    Another `id` leaves the `kwargs` of the base's behind. Doing it twice changes nothing.
+    """
+    if "id" in own and own["id"] != base.get("id"):
+        base = {key: value for key, value in base.items() if key != "kwargs"}
+    merged = dict(base)
+    for key, value in own.items():
+        below = base.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            value = overlay(below, value)
+        merged[key] = value
+    return merged
 
 
 class Experiment(Section):
@@ -56,6 +72,15 @@ class Experiment(Section):
     """Learners."""
     stop: StopConfig = StopConfig()
     """When the run is over; nothing set: it runs until it is stopped."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _policies_start_from_the_experiment(cls, data: Any) -> Any:
+        """Complete what a policy overrides of a section, so that it is checked as it will be."""
+        policies = data.get("policies") if isinstance(data, dict) else None
+        if not isinstance(policies, dict):
+            return data
+        return data | {"policies": {name: _completed(p, data) for name, p in policies.items()}}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -114,3 +139,13 @@ class Experiment(Section):
             ranges[name] = range(start, start + count)
             start += count
         return ranges
+
+
+def _completed(policy: Any, experiment: dict[str, Any]) -> Any:
+    if not isinstance(policy, dict):
+        return policy
+    return policy | {
+        name: overlay(experiment[name], policy[name])
+        for name in ("network", "algorithm")
+        if isinstance(experiment.get(name), dict) and isinstance(policy.get(name), dict)
+    }

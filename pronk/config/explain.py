@@ -54,6 +54,8 @@ def _describe(error: ErrorDetails, schema: type[BaseModel]) -> str:
             return f"{key}: must be finite, found {error['input']}"
         case "value_error":
             message = str(error["ctx"]["error"])
+            if isinstance(error["input"], dict):  # of a section; it names its key itself
+                return message if message.startswith(key) else f"{key}: {message}"
         case _:
             message = error["msg"].partition(",")[0]
             message = message[0].lower() + message[1:]

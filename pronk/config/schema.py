@@ -167,9 +167,9 @@ class PolicyConfig(Section):
     share: Positive = 1.0
     """Its share of every actor's slots, relative to the other policies'."""
     network: NetworkConfig | None = None
-    """Overrides the experiment's `network`."""
+    """Keys of the experiment's `network` that are others for this policy."""
     algorithm: AlgorithmConfig | None = None
-    """Overrides the experiment's `algorithm`."""
+    """Keys of the experiment's `algorithm` that are others for this policy."""
 
 
 class ActorConfig(Section):

@@ -4,7 +4,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -62,6 +62,10 @@ def _is_ipv6(host: str) -> bool:
     return True
 
 
+def _lower_case(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
 Endpoint = Annotated[Address, BeforeValidator(parse_address)]
 
 
@@ -103,8 +107,12 @@ class Settings(BaseSettings):
     """Own private key."""
     insecure: bool = False
     """Allow addresses that others reach without TLS and tokens."""
-    log_level: str = "info"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], BeforeValidator(_lower_case)
+    ] = "info"
     """debug, info, warning or error."""
+    commit: str | None = None
+    """The source's commit in `summary.json`, where it is no git checkout."""
 
     def client_token(self) -> str | None:
         """The token that a client shows, None without one.

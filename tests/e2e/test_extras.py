@@ -98,19 +98,22 @@ def test_services_run_where_only_their_extra_is_installed(tmp_path):
     (server,) = free_ports(1)
     with EmbeddedValkey(tmp_path) as valkey:
         environment = {
-            **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+            **os.environ,
             "PRONK_SERVER": f"127.0.0.1:{server}",
             "PRONK_LISTEN": f"127.0.0.1:{server}",
             "PRONK_REDIS_URL": valkey.url,
             "PRONK_RUN_DIR": str(tmp_path / "run"),
         }
         learner = [sys.executable, "-m", "pronk.cli.main"]
-        commands = [[programs["param-server"], "param-server"], [*learner, "learner"],
-                    [programs["actor"], "actor"]]  # fmt: skip
+        # What is installed runs as it is; the learner is the source that is tested.
+        alone = {k: v for k, v in environment.items() if k != "PYTHONPATH"}
+        commands = [([programs["param-server"], "param-server"], alone),
+                    ([*learner, "learner"], environment),
+                    ([programs["actor"], "actor"], alone)]  # fmt: skip
         options = ["--config", ROOT / "configs/cartpole.yaml"]
         options += [word for override in SHORT for word in ("--set", override)]
         processes = [
-            subprocess.Popen([*command, *options], env=environment) for command in commands
+            subprocess.Popen([*command, *options], env=variables) for command, variables in commands
         ]
         try:
             deadline = time.monotonic() + 120

@@ -2,6 +2,7 @@
 
 Real actor → codec → buffer → learner with equal weights. An input that one side feeds otherwise
 than the other (a state that was not reset, a stale last action, a mask, a shifted row) moves ρ.
+What only the value depends on (the task) moves the value, which is compared at every row as well.
 """
 
 from collections.abc import Iterator
@@ -19,8 +20,9 @@ from pronk_learner.trainer import Trainer
 from pronk.config.schema import AlgorithmConfig, LearnerConfig, NetworkConfig
 from pronk.envs.slots import Arrays, Observation, StepResult
 from pronk.nets.network import build
-from pronk.policy.engine import open_engine
+from pronk.policy.engine import Engine, open_engine
 from pronk.policy.export import Exporter
+from pronk.policy.signature import VALUE
 from pronk.rl.batch import Batch, SlotGroup, assemble
 from pronk.rl.distributions import Joint
 from pronk.transport.buffer import BufferKeys, Consumer, Producer
@@ -122,8 +124,22 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
         yield server
 
 
-def play(case: str, url: str) -> tuple[list[Batch], Trainer]:
-    """Batches of consecutive unrolls as the learner sees them, and a learner of equal weights."""
+class Witness:
+    """An engine that remembers the values it computed, step by step."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.values: list[np.ndarray] = []
+
+    def step(self, inputs: Arrays) -> Arrays:
+        outputs = self._engine.step(inputs)
+        self.values.append(np.copy(outputs[VALUE]))
+        return outputs
+
+
+def play(case: str, url: str) -> tuple[list[Batch], Trainer, torch.Tensor]:
+    """Batches of consecutive unrolls as the learner sees them, a learner of equal weights, and the
+    values [rows of all unrolls, B] that the actor computed for the same slots."""
     spec, options = CASES[case]
     torch.manual_seed(0)
     config = NetworkConfig.model_validate({"kwargs": {}, "core_size": 8, **options})
@@ -131,10 +147,12 @@ def play(case: str, url: str) -> tuple[list[Batch], Trainer]:
     with torch.no_grad():  # away from the near-uniform start, so that every input matters
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
+        for buffer in network.buffers():
+            if buffer.is_floating_point():  # statistics of a normaliser; variances stay positive
+                buffer.add_(torch.rand_like(buffer) + 0.5)
     bundle = Exporter(network, "default").bundle(network.state_dict(), epoch=1, number=1, frames=0)
-    agent = Agent(
-        spec, SLOTS, ReadyPolicy(open_engine(bundle), bundle.manifest), np.random.default_rng(1)
-    )
+    witness = Witness(open_engine(bundle))
+    agent = Agent(spec, SLOTS, ReadyPolicy(witness, bundle.manifest), np.random.default_rng(1))
     agent.task[:] = np.arange(SLOTS) % len(spec.tasks)
     player = Player(spec, Seat("default", range(SLOTS), LENGTH), agent)
     env = Scripted(spec, seed=2)
@@ -157,15 +175,16 @@ def play(case: str, url: str) -> tuple[list[Batch], Trainer]:
             check(received, expectation)
             batches.append(assemble([SlotGroup(received, 3, SLOTS), SlotGroup(received, 0, 3)]))
             consumer.ack([entry.id])
-    return batches, Trainer(network, spec, AlgorithmConfig(), LearnerConfig(device="cpu"))
+    trainer = Trainer(network, spec, AlgorithmConfig(), LearnerConfig(device="cpu"))
+    return batches, trainer, torch.from_numpy(np.roll(np.stack(witness.values), -3, axis=1))
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_equal_weights_give_rho_one(case: str, valkey: EmbeddedValkey) -> None:
-    batches, trainer = play(case, valkey.url)
+    batches, trainer, values = play(case, valkey.url)
     spec = CASES[case][0]
     resets = torch.zeros(LENGTH, dtype=torch.bool)
-    for batch in batches:
+    for index, batch in enumerate(batches):
         with torch.no_grad():
             rows = trainer.network.unroll(
                 batch.obs,
@@ -179,6 +198,9 @@ def test_equal_weights_give_rho_one(case: str, valkey: EmbeddedValkey) -> None:
         params = {name: value[:-1] for name, value in rows.params.items()}
         log_rho = Joint(spec.action, params).log_prob(batch.action) - batch.behaviour_log_prob
         assert log_rho.exp()[batch.valid].sub(1).abs().max() <= 1e-5
+        # The last observation is row 0 of the next unroll: its value counts too.
+        acted = values[index * LENGTH : (index + 1) * LENGTH + 1]
+        assert (rows.value[: len(acted)] - acted).abs().max() <= 1e-5
         loss = trainer.loss(batch)
         assert float(loss.rho_mean) == pytest.approx(1.0, abs=1e-5)
         resets |= batch.reset[:LENGTH].any(1)
@@ -186,7 +208,7 @@ def test_equal_weights_give_rho_one(case: str, valkey: EmbeddedValkey) -> None:
 
 
 def test_other_weights_do_not(valkey: EmbeddedValkey) -> None:
-    batches, trainer = play("mlp", valkey.url)
+    batches, trainer, _ = play("mlp", valkey.url)
     with torch.no_grad():
         next(trainer.network.policy_heads.parameters()).add_(0.01)
         next(trainer.network.trunk.parameters()).add_(0.01)

@@ -146,6 +146,16 @@ def test_a_run_directory_in_use(folder: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_gpu_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    line = one_line(["up", "x.yaml", "--set", "learner.device=cuda"], capsys)
+    assert line.startswith("learner.device: cuda is not to be had, torch ")
+    assert line.endswith("; set it to auto or cpu")
+
+
+@pytest.mark.usefixtures("folder")
 def test_what_cannot_run_leaves_no_run_directory(capsys: pytest.CaptureFixture[str]) -> None:
     one_line(["up", "x.yaml", "--set", "env.id=CartPol-v1"], capsys)
     assert not Path("runs").exists()

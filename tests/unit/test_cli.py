@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -53,6 +54,49 @@ def test_help_imports_no_service_and_nothing_heavy() -> None:
     assert not loaded & (HEAVY | {"pronk_actor", "pronk_learner", "pronk_param_server"})
     for verb in ("up", "evaluate", "status", "policy", "bench", "doctor", "learner"):
         assert f" {verb} " in done.stdout
+
+
+def test_every_verb_is_tuned_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    class Libc:
+        @staticmethod
+        def mallopt(parameter: int, _value: int) -> None:
+            calls.append(parameter)
+
+    monkeypatch.setattr("pronk.startup.ctypes.CDLL", lambda _name: Libc)
+    monkeypatch.setattr("pronk.startup.sys.platform", "linux")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with pytest.raises(SystemExit):
+        main(["status", "--help"])
+    assert len(calls) == 3
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+def test_what_looks_before_the_start_is_tuned_too(tmp_path: Path) -> None:
+    code = "import os\ndef make(): raise OSError(os.environ['OMP_NUM_THREADS'])"
+    (tmp_path / "mine.py").write_text(code)
+    (tmp_path / "x.yaml").write_text("{name: x, env: {id: mine:make}}")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "pronk.cli.preflight", "x.yaml"],
+        capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "7"},
+    )  # fmt: skip
+    assert "OSError: 1 " in done.stderr
+
+
+def test_a_service_still_sets_its_own_number_of_threads(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(dump(parse(dump(EXPERIMENT), ["learner.threads=2"])))
+    code = (
+        "import sys, types\n"
+        "def serve(*_): import torch; print(torch.get_num_threads())\n"
+        "sys.modules['pronk_learner.service'] = types.SimpleNamespace(serve=serve)\n"
+        "from pronk.cli.main import main\n"
+        "main(['learner', '--config', 'x.yaml'])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.stdout == "2\n", done.stderr
 
 
 def test_every_verb_that_design_names_is_there() -> None:

@@ -186,6 +186,57 @@ def test_numbers_are_read_as_people_write_them():
     assert experiment.stop.frames == 1_000_000
 
 
+OWN = """
+name: try
+env: {id: a}
+network: {id: mlp, kwargs: {hidden: [8]}, core: lstm}
+algorithm: {batch_size: 8, lambda: 0.9, rho_bar: 2, c_bar: 2, optimizer: {name: adam, decay: 0.5}}
+policies:
+  red: {}
+  blue:
+    network: {core_size: 16, kwargs: {depth: 2}}
+    algorithm: {discount: 0.5, optimizer: {learning_rate: 1e-3}}
+  green: {network: {id: minatar, kwargs: {width: 4}}}
+"""
+
+
+def test_a_policy_overrides_single_keys_and_keeps_the_experiment_s_others():
+    experiment = parse(OWN)
+
+    assert experiment.network_of("red") == experiment.network
+    assert experiment.algorithm_of("red") == experiment.algorithm
+    network, algorithm = experiment.network_of("blue"), experiment.algorithm_of("blue")
+    assert (network.core, network.core_size) == ("lstm", 16)
+    assert network.kwargs == {"hidden": [8], "depth": 2}
+    assert (algorithm.discount, algorithm.lambda_, algorithm.c_bar) == (0.5, 0.9, 2)
+    assert algorithm.optimizer.learning_rate == 1e-3
+    assert (algorithm.optimizer.name, algorithm.optimizer.decay) == ("adam", 0.5)
+    green = experiment.network_of("green")
+    assert (green.kwargs, green.core) == ({"width": 4}, "lstm"), "kwargs belong to an id"
+
+
+def test_what_policies_override_survives_the_run_directory():
+    experiment = parse(OWN)
+    again = parse(dump(experiment))
+
+    assert again == experiment
+    assert experiment_hash(again) == experiment_hash(experiment)
+    other = parse(OWN, ["policies.blue.algorithm.discount=0.6"])
+    assert experiment_hash(other) != experiment_hash(experiment)
+
+
+def test_what_a_policy_overrides_is_checked_together_with_the_rest():
+    assert message("policies.red.algorithm.rho_bar=1", text=OWN) == (
+        "policies.red.algorithm: algorithm.c_bar: V-trace needs c_bar ≤ rho_bar, found 2.0 > 1.0"
+    )
+    assert message("algorithm.rho_bar=.5").startswith("algorithm.c_bar: V-trace needs")
+
+
+@pytest.mark.parametrize("wrong", ["network=3", "policies.red=3", "policies.red.network=3"])
+def test_no_section_at_all_is_one_line(wrong):
+    assert "expected keys below it, found 3" in message("policies.red.share=1", wrong, text=OWN)
+
+
 def test_an_override_makes_the_sections_it_needs():
     text = "name: try\nenv: {id: a}\nalgorithm:\n"
 

@@ -53,9 +53,11 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRONK_INSECURE", "1")
     monkeypatch.setenv("PRONK_RUN_DIR", "/runs/one")
     monkeypatch.setenv("PRONK_TOKEN", "")
+    monkeypatch.setenv("PRONK_LOG_LEVEL", "WARNING")
     settings = load()
     assert settings.server == Address("elsewhere", 7)
     assert settings.insecure
+    assert settings.log_level == "warning"
     assert settings.required_run_dir() == Path("/runs/one")
     assert settings.client_token() is None, "an empty variable is one that is not set"
 
@@ -66,6 +68,7 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PRONK_SERVER", "nowhere", "PRONK_SERVER: 'nowhere' is not HOST:PORT"),
         ("PRONK_METRICS_LISTEN", "x:99999", "PRONK_METRICS_LISTEN: .*at most 65535"),
         ("PRONK_INSECURE", "perhaps", "PRONK_INSECURE: "),
+        ("PRONK_LOG_LEVEL", "verbose", "PRONK_LOG_LEVEL: Input should be 'debug', 'info'"),
     ],
 )
 def test_impossible_values_are_one_line(

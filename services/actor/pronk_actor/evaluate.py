@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pronk.errors import Misconfigured
-from pronk.startup import limit_threads, tune_allocator
 
 if TYPE_CHECKING:
     from pronk_actor.stored import StoredPolicy
@@ -33,8 +32,6 @@ def evaluate(
 
     Example: pronk evaluate runs/cartpole-1 --episodes 100 --gif play.gif
     """
-    limit_threads()
-    tune_allocator()
     from pronk_actor.stored import StoredPolicy, find
 
     if gif is not None and not gif.absolute().parent.is_dir():

@@ -1,7 +1,6 @@
 """What a run leaves behind: `metrics.jsonl`, TensorBoard events, `curve.png`, `summary.json`."""
 
 import json
-import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -14,6 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 from pronk import files
 from pronk.config import Experiment, experiment_hash
 from pronk.errors import Misconfigured
+from pronk.hardware import processor, usable_cores
+from pronk.transport import settings as environment
 from pronk_learner.progress import Progress
 
 METRICS = "metrics.jsonl"
@@ -118,28 +119,16 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 def hardware() -> dict[str, Any]:
     """The machine a run's numbers belong to."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        processor = models[0].partition(":")[2].strip() if models else processor
     return {
-        "processor": processor,
-        "cores": _cores(),
+        "processor": processor(),
+        "cores": usable_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
-def _cores() -> int | None:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
 def commit() -> str | None:
     """The commit of the source in use, where it is a git checkout or `PRONK_COMMIT` says so."""
-    if named := os.environ.get("PRONK_COMMIT"):
+    if named := environment.load().commit:
         return named
     source = Path(__file__).resolve().parent
     command = ["git", "-C", str(source), "rev-parse", "HEAD"]

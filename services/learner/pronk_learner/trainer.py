@@ -9,6 +9,7 @@ from pronk.config.schema import AlgorithmConfig, LearnerConfig
 from pronk.nets.network import PolicyNetwork
 from pronk.rl import optim
 from pronk.rl.batch import Batch
+from pronk.rl.device import choose_device
 from pronk.rl.loss import Loss, impala_loss
 from pronk.wire.spec import EnvironmentSpec
 
@@ -40,7 +41,7 @@ class Trainer:
         algorithm: AlgorithmConfig,
         learner: LearnerConfig,
     ) -> None:
-        self.device = choose_device(learner)
+        self.device = choose_device(learner.device)
         self.network = network.to(self.device)
         self._spec = spec
         self._config = algorithm
@@ -106,10 +107,3 @@ class Trainer:
             state.setdefault(int(index), {})[key] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def choose_device(learner: LearnerConfig) -> torch.device:
-    """The device that an experiment asks for; `auto` is a GPU where there is one."""
-    if learner.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(learner.device)
