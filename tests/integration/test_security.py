@@ -70,6 +70,8 @@ EXPECTED: dict[str, set[str]] = {
     "GetStatus": EVERYBODY,
     "Put": {"learner"},
     "Get": EVERYBODY,
+    "LeaveReport": {"learner"},
+    "ListReports": {"operator", "reader"},
 }
 
 
