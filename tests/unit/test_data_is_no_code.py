@@ -51,9 +51,8 @@ class Module:
                 dotted = f"{node.module}.{name.name}"
                 self._imported.append((node.lineno, dotted))
                 self._aliases[name.asname or name.name] = dotted
-        elif isinstance(node, ast.ClassDef):
-            if {self._dotted(base) for base in node.bases} & SAFE_LOADERS:
-                self._safe_loaders.add(node.name)
+        elif isinstance(node, ast.ClassDef) and SAFE_LOADERS & set(map(self._dotted, node.bases)):
+            self._safe_loaders.add(node.name)
 
     def _dotted(self, node: ast.AST | None) -> str:
         """`numpy.load` for `np.load`; empty for what has no name."""
@@ -82,7 +81,7 @@ class Module:
             yield "torch.load without weights_only=True"
         if "allow_pickle" in options and not _is(options["allow_pickle"], False):
             yield "allow_pickle"
-        if name in {"numpy.load", "numpy.lib.npyio.NpzFile"} and len(call.args) > 2:
+        if name == "numpy.load" and len(call.args) > 2:
             yield "numpy.load with allow_pickle by position"
         if "shell" in options and not _is(options["shell"], False):
             yield "shell"
