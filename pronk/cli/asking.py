@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
+from pronk.cli.credentials import role_files
 from pronk.cli.failure import Failed
 from pronk.cli.rundir import RunDirectory
 from pronk.cli.vitals import Monitor, Vitals
@@ -35,10 +36,16 @@ def remote() -> Iterator[tuple[Address, grpc.Channel]]:
 
 
 @contextmanager
-def local(server: str) -> Iterator[grpc.Channel]:
-    """A parameter server on this machine, without credentials whatever the environment says."""
-    nothing = {"token": None, "token_file": None, "tls_ca": None, "tls_cert": None, "tls_key": None}
-    channel = channels.connect(Settings(server=parse_address(server), **nothing))
+def local(server: str, credentials: Path | None = None) -> Iterator[grpc.Channel]:
+    """A parameter server on this machine, whatever credentials the environment has.
+
+    Args:
+        server: its address.
+        credentials: the folder of a role; None: it asks for none.
+    """
+    own: dict[str, Any] = dict.fromkeys(("tls_ca", "tls_cert", "tls_key", "token_file"))
+    own |= role_files(credentials) if credentials else {}
+    channel = channels.connect(Settings(server=parse_address(server), token=None, **own))
     try:
         yield channel
     finally:
@@ -57,10 +64,10 @@ def asked(run_dir: Path | None) -> Iterator[tuple[Address, grpc.Channel]]:
             yield found
         return
     try:
-        server = RunDirectory(run_dir).address.read_text(encoding="utf-8").strip()
-    except OSError:
+        server, *folder = RunDirectory(run_dir).address.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
         raise Failed(f"no cluster runs in {run_dir}: `pronk up` starts one") from None
-    with local(server) as channel:
+    with local(server, Path(folder[0]) if folder else None) as channel:
         yield parse_address(server), channel
 
 

@@ -4,8 +4,11 @@ import os
 import random
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from pronk.cli.credentials import Credentials
 from pronk.cli.process import Program
 from pronk.cli.rundir import RunDirectory
 from pronk.config import Experiment
@@ -63,25 +66,32 @@ def free_ports(count: int) -> list[int]:
 
 
 def programs(
-    experiment: Experiment, directory: RunDirectory, addresses: Addresses
+    experiment: Experiment,
+    directory: RunDirectory,
+    addresses: Addresses,
+    credentials: Credentials | None = None,
 ) -> list[Program]:
-    """Everything that runs in a local cluster, in the order of starting."""
-    environment = _environment(directory, addresses)
+    """Everything that runs in a local cluster, in the order of starting.
+
+    With `credentials` each program has those of its own role; without, nobody needs any.
+    """
     config = ("--config", str(directory.config))
 
     def service(name: str, verb: str, *options: str, stage: int, grace: float) -> Program:
+        own = credentials.environment(verb) if credentials else None
         return Program(
             name=name,
             # -P: the working directory must not shadow installed modules.
             command=(sys.executable, "-P", "-m", "pronk.cli.main", verb, *config, *options),
-            environment=environment,
+            environment=_environment(directory, addresses, own),
             log=directory.logs / f"{name}.log",
             stage=stage,
             grace_seconds=grace,
         )
 
     port = addresses.valkey_port
-    own_buffer = [] if port is None else [_valkey(experiment, directory, port)]
+    users = credentials.aclfile if credentials else None
+    own_buffer = [] if port is None else [_valkey(experiment, directory, port, users)]
     learners = [
         service(
             "learner" if len(experiment.policies) == 1 else f"learner-{policy}",
@@ -101,30 +111,42 @@ def programs(
     return [*own_buffer, server, *learners, *actors]
 
 
-def _valkey(experiment: Experiment, directory: RunDirectory, port: int) -> Program:
+def _valkey(
+    experiment: Experiment, directory: RunDirectory, port: int, users: Path | None
+) -> Program:
     wanted = experiment.buffer.max_bytes * len(experiment.policies)
     directory.logs.mkdir(parents=True, exist_ok=True)
     memory = int(wanted / _USABLE_MEMORY) + _MEMORY_SLACK
-    command = valkey_command(port, directory.logs, memory)
+    command = valkey_command(port, directory.logs, memory, users)
     return Program(
-        name="valkey", command=tuple(command), log=directory.logs / "valkey.log", stage=BUFFER
+        name="valkey",
+        command=tuple(command),
+        environment=_inherited(),
+        log=directory.logs / "valkey.log",
+        stage=BUFFER,
     )
 
 
-def _environment(directory: RunDirectory, addresses: Addresses) -> dict[str, str]:
-    """The parent's, with addresses of this cluster only: a remote one's credentials stay out."""
-    kept = {
+def _inherited() -> dict[str, str]:
+    """The parent's environment without a remote cluster's addresses and credentials."""
+    return {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("PRONK_") or name in ("PRONK_LOG_LEVEL", "PRONK_COMMIT")
     }
-    return kept | {
+
+
+def _environment(
+    directory: RunDirectory, addresses: Addresses, own: Mapping[str, str] | None
+) -> dict[str, str]:
+    """A service's: where this cluster is, and its `own` credentials if it needs any."""
+    return _inherited() | {
         "PRONK_SERVER": addresses.server,
         "PRONK_LISTEN": addresses.server,
         "PRONK_HEALTH_LISTEN": f"{_LOOPBACK}:0",
         "PRONK_METRICS_LISTEN": f"{_LOOPBACK}:0",
-        "PRONK_REDIS_URL": addresses.redis_url,
         "PRONK_RUN_DIR": str(directory.path.resolve()),
+        **({"PRONK_REDIS_URL": addresses.redis_url} if own is None else own),
     }
 
 

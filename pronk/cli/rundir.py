@@ -88,11 +88,15 @@ class RunDirectory:
         return self.path / "server" / "address"
 
     @contextmanager
-    def announced(self, server: str) -> Iterator[None]:
-        """Have the parameter server's address written down for `pronk status RUN_DIR`."""
+    def announced(self, server: str, credentials: Path | None = None) -> Iterator[None]:
+        """Have the parameter server's address written down for `pronk status RUN_DIR`.
+
+        Where it asks for credentials, so is the folder in which a reader's lie: no secret.
+        """
+        lines = [server, *([str(credentials)] if credentials else [])]
         try:
             self.address.parent.mkdir(parents=True, exist_ok=True)
-            self.address.write_text(server + "\n", encoding="utf-8")
+            self.address.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         except OSError as error:
             raise Misconfigured(f"cannot write {self.address}: {error.strerror}") from None
         try:

@@ -15,7 +15,7 @@ from pronk.cli.failure import Failed
 from pronk.cli.farewell import farewell, how_to_resume
 from pronk.cli.picture import Scene
 from pronk.cli.rundir import RunDirectory, fresh
-from pronk.cli.session import Cluster, Judge, cluster
+from pronk.cli.session import NEEDS_OWN_BUFFER, Cluster, Judge, cluster
 from pronk.cli.signals import Signals
 from pronk.cli.view import LiveView, PlainView, Screen, Terminal, surviving_its_reader
 from pronk.cli.vitals import Vitals
@@ -42,6 +42,10 @@ def up(
     redis_url: Annotated[
         str | None, typer.Option(help="A Redis to use; default: one of its own.")
     ] = None,
+    secure: Annotated[
+        bool,
+        typer.Option("--secure", help="TLS, tokens and passwords between all, made on the spot."),
+    ] = False,
     headless: Annotated[
         bool, typer.Option("--headless", help="Plain lines even on a terminal.")
     ] = False,
@@ -62,7 +66,7 @@ def up(
     experiment = experiments.load(config, [*(overrides or []), *counted])
     directory = RunDirectory(run_dir) if run_dir is not None else fresh(experiment)
     with Signals() as signals:
-        train(experiment, directory, redis_url, signals, open_screen(headless))
+        train(experiment, directory, redis_url, signals, open_screen(headless), secure=secure)
     if signals.number is not None:
         with suppress(OSError):  # the terminal may be gone
             print(f"pronk: stopped; go on with: {how_to_resume(directory)}", file=sys.stderr)
@@ -77,6 +81,8 @@ def train(
     redis_url: str | None,
     signals: Signals,
     screen: Screen,
+    *,
+    secure: bool = False,
 ) -> None:
     """Run a cluster until its stop condition is met or a signal came.
 
@@ -89,10 +95,12 @@ def train(
     director = Director(experiment, directory, screen)
     try:
         director.show(None)
+        if secure and redis_url is not None:
+            raise Misconfigured(NEEDS_OWN_BUFFER)
         check(experiment, directory, redis_url, signals)
         if signals.stop.is_set():
             return
-        with cluster(experiment, directory, redis_url, screen.tell) as running:
+        with cluster(experiment, directory, redis_url, screen.tell, secure=secure) as running:
             try:
                 _watch(running, director, signals)
             finally:

@@ -69,6 +69,13 @@ _OWN = (
         _ASK,
     ),
     Verb("policy", "pronk.cli.policy:policy", "List, show and export policies.", "actor", _ASK),
+    Verb(
+        "fetch",
+        "pronk.cli.fetch:fetch",
+        "Policies, curves and summary of a remote run.",
+        "actor",
+        _ASK,
+    ),
     Verb("bench", "pronk.cli.bench:bench", "Measure how fast this machine trains.", "local", _ASK),
     Verb(
         "doctor",

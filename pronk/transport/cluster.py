@@ -15,7 +15,9 @@ from pronk.transport.channels import CALL_SECONDS, refused
 from pronk.transport.retry import code_of, details_of, is_transient, until_answered
 from pronk.wire import spec as specs
 from pronk.wire.v1 import registry_pb2 as pb
+from pronk.wire.v1 import reports_pb2
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
+from pronk.wire.v1.reports_pb2_grpc import ReportServiceStub
 
 _RELEASE_SECONDS = 30.0
 """Deadline of cutting a release, whose blobs go to disk, and of listing all."""
@@ -140,6 +142,53 @@ def list_releases(channel: grpc.Channel, policy: str = "") -> list[pb.Release]:
     request = pb.ListReleasesRequest(policy=policy)
     answers = RegistryServiceStub(channel).ListReleases(request, timeout=_RELEASE_SECONDS)
     return [answer.release for answer in answers]
+
+
+def leave_report(
+    channel: grpc.Channel, member: str, report: reports_pb2.Report, stop: threading.Event
+) -> bool:
+    """Leave what a policy's run came to with the parameter server; False when stopped.
+
+    Raises:
+        Fenced: another learner holds a newer epoch.
+        grpc.RpcError: the server cannot.
+    """
+    stub = ReportServiceStub(channel)
+    request = reports_pb2.LeaveReportRequest(member=member, report=report)
+    try:
+        answer = until_answered(
+            lambda: stub.LeaveReport(request, timeout=CALL_SECONDS),
+            stop,
+            "the parameter server, to leave a report",
+        )
+    except grpc.RpcError as error:
+        raise fenced_or(error) from None
+    return answer is not None
+
+
+def list_reports(channel: grpc.Channel) -> list[reports_pb2.Report]:
+    """What the learners left, by policy.
+
+    Raises:
+        grpc.RpcError: the server refuses or cannot be reached.
+    """
+    request = reports_pb2.ListReportsRequest()
+    answers = ReportServiceStub(channel).ListReports(request, timeout=_RELEASE_SECONDS)
+    return [answer.report for answer in answers]
+
+
+def newest_version(channel: grpc.Channel, policy: str) -> pb.PolicyManifest:
+    """The newest version of a policy that has one.
+
+    Raises:
+        grpc.RpcError: there is none (DEADLINE_EXCEEDED), or the server refuses.
+    """
+    stream = RegistryServiceStub(channel).Watch(
+        pb.WatchRequest(policy=policy), timeout=CALL_SECONDS
+    )
+    manifest: pb.PolicyManifest = next(stream).manifest
+    stream.cancel()
+    return manifest
 
 
 def status(channel: grpc.Channel) -> pb.GetStatusResponse:

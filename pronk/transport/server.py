@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 from pronk.errors import Misconfigured
 from pronk.telemetry import metrics
 from pronk.transport.channels import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES
+from pronk.transport.limits import RateInterceptor
 from pronk.transport.listening import check_free
 from pronk.transport.security import (
     ALL_ROLES,
@@ -33,6 +34,11 @@ _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 8 << 10),
     ("grpc.max_concurrent_streams", 256),
+    # Connections that nobody uses end, and all others once in a while, when their watches may.
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.max_connection_age_ms", 3_600_000),
+    ("grpc.max_connection_age_grace_ms", 600_000),
+    # Who pings more often than this is sent away.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_SECONDS * 500),
     # Finds clients that vanished without closing their connection.
     ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
@@ -55,7 +61,7 @@ def create_server(
     credentials = server_credentials(settings)
     required = {**required_roles(services), _REFLECTION: ALL_ROLES}
     server = grpc.aio.server(
-        interceptors=(RoleInterceptor(required, authority),),
+        interceptors=(RoleInterceptor(required, authority), RateInterceptor()),
         options=_OPTIONS,
         maximum_concurrent_rpcs=MAX_CALLS,
     )

@@ -29,13 +29,16 @@ _ATTEMPTS = 3
 _PR_SET_PDEATHSIG = 1
 
 
-def valkey_command(port: int, directory: Path, max_memory: int) -> list[str]:
+def valkey_command(
+    port: int, directory: Path, max_memory: int, aclfile: Path | None = None
+) -> list[str]:
     """The command line of a server for the buffer.
 
     Args:
         port: on loopback.
         directory: its working directory; it writes nothing there.
         max_memory: cap in bytes.
+        aclfile: its users, see `pronk.transport.acl`; None: everybody may do everything.
 
     Raises:
         Misconfigured: the machine has no server to start.
@@ -50,6 +53,8 @@ def valkey_command(port: int, directory: Path, max_memory: int) -> list[str]:
         "maxmemory": str(max_memory),
         "maxmemory-policy": "noeviction",
     }
+    if aclfile is not None:
+        options["aclfile"] = str(aclfile)
     return [_binary(), *(word for key, value in options.items() for word in (f"--{key}", value))]
 
 

@@ -19,6 +19,7 @@ from pronk import config
 from pronk.errors import Fenced
 from pronk.policy.bundle import Bundle
 from pronk.transport.buffer import BufferKeys, Producer, buffer_state
+from pronk.transport.cluster import list_reports
 from pronk.transport.redis import connect as connect_redis
 from pronk.transport.valkey import EmbeddedValkey
 from pronk.wire import codec
@@ -152,7 +153,12 @@ def test_it_trains_refuses_what_is_foreign_and_finishes(
         eventually(lambda: cluster.state() == pb.RUN_STATE_FINISHED, 30)
         assert cluster.waiting() == 0, "what was trained or refused is out of the buffer"
         eventually(lambda: cluster.refused() == 1, 30)
+        (left,) = list_reports(cluster.client.channel)
 
+    assert left.policy == "default"
+    assert left.summary == (tmp_path / "summary.json").read_bytes()
+    assert left.curve == (tmp_path / "curve.png").read_bytes()
+    assert left.metrics == (tmp_path / "metrics.jsonl").read_bytes()
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["steps"], summary["learner_updates"]) == (400, 10)
     assert summary["return_mean_last_100"] == 7.0

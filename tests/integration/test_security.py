@@ -1,7 +1,7 @@
 """Tokens, roles and TLS, over real connections."""
 
-import shutil
-import subprocess
+import importlib
+import pkgutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +11,10 @@ import grpc
 import pytest
 from cluster_clients import LEARNER, TRAIN
 from google.protobuf.descriptor import MethodDescriptor
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from param_servers import SPEC, ServerThread
 
+from pronk.cli.authority import Authority as CertificateAuthority
 from pronk.errors import Misconfigured
 from pronk.transport import cluster
 from pronk.transport.channels import connect
@@ -30,18 +31,27 @@ from pronk.transport.security import (
 )
 from pronk.transport.server import RoleInterceptor
 from pronk.transport.settings import Settings, parse_address
-from pronk.wire.v1 import access_pb2, blobs_pb2, registry_pb2
+from pronk.wire import v1
+from pronk.wire.v1 import access_pb2
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
 
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 
-SERVICES = (
-    registry_pb2.DESCRIPTOR.services_by_name["RegistryService"],
-    blobs_pb2.DESCRIPTOR.services_by_name["BlobService"],
-)
+MODULES = [
+    importlib.import_module(m.name) for m in pkgutil.iter_modules(v1.__path__, "pronk.wire.v1.")
+]
+SERVICES = [
+    service
+    for module in MODULES
+    if module.__name__.endswith("_pb2")
+    for service in module.DESCRIPTOR.services_by_name.values()
+]
+"""Every service that the generated code knows."""
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 TOKENS = {name: f"token-of-{name}" for name in ROLES}
+OUTSIDERS = ("uncertified", "stranger", "plaintext")
+"""Without a client's certificate, with one of another authority, without TLS."""
 
 # Written out, so that a change of the protocol's roles is a change of two files.
 EVERYBODY = {"actor", "learner", "operator", "reader"}
@@ -60,28 +70,79 @@ EXPECTED: dict[str, set[str]] = {
     "GetStatus": EVERYBODY,
     "Put": {"learner"},
     "Get": EVERYBODY,
+    "LeaveReport": {"learner"},
+    "ListReports": {"operator", "reader"},
 }
+
+
+class Certificates:
+    """An authority made on the spot, with a server's and a client's certificate."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        authority = CertificateAuthority()
+        (folder / "ca.crt").write_text(authority.certificate)
+        for name, host in (("server", "127.0.0.1"), ("client", None)):
+            certificate, key = authority.issue(name, host)
+            (folder / f"{name}.crt").write_text(certificate)
+            (folder / f"{name}.key").write_text(key)
+
+    @property
+    def ca(self) -> dict[str, Path]:
+        return {"tls_ca": self.folder / "ca.crt"}
+
+    def pair(self, name: str) -> dict[str, Path]:
+        return {
+            "tls_cert": self.folder / f"{name}.crt",
+            "tls_key": self.folder / f"{name}.key",
+        }
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("strangers"))
 
 
 @pytest.fixture(scope="module")
 def tokens_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("tokens") / "tokens"
     lines = [f"{role} {token}" for role, token in TOKENS.items()]
+    lines += [f"{role} token-of-all" for role in TOKENS]
     file.write_text("\n".join(["# roles and tokens", "", *lines]))
     return file
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory, tokens_file: Path) -> Iterator[ServerThread]:
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory, tokens_file: Path, certificates: Certificates
+) -> Iterator[ServerThread]:
+    """A server that asks for a client's certificate and for a token."""
     folder = tmp_path_factory.mktemp("guarded")
-    with ServerThread(folder, tokens_file=tokens_file) as server:
+    pair = certificates.pair("server")
+    with ServerThread(folder, tokens_file=tokens_file, **certificates.ca, **pair) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def channels(guarded: ServerThread) -> Iterator[dict[str, grpc.Channel]]:
-    shown: dict[str, Any] = {name: {"token": token} for name, token in TOKENS.items()}
-    shown |= {"wrong": {"token": "token-of-nobody"}, "none": {}}
+def channels(
+    guarded: ServerThread, certificates: Certificates, strangers: Certificates
+) -> Iterator[dict[str, grpc.Channel]]:
+    known = certificates.ca | certificates.pair("client")
+    shown: dict[str, dict[str, Any]] = {
+        name: known | {"token": token} for name, token in TOKENS.items()
+    }
+    shown |= {"wrong": known | {"token": "token-of-nobody"}, "none": known}
+    # With a token that everything would be allowed with.
+    shown |= {
+        "uncertified": certificates.ca | {"token": "token-of-all"},
+        "stranger": certificates.ca | strangers.pair("client") | {"token": "token-of-all"},
+        "plaintext": {"token": "token-of-all"},
+    }
     channels = {name: guarded.connect(**settings) for name, settings in shown.items()}
     yield channels
     for channel in channels.values():
@@ -118,13 +179,29 @@ def test_the_protocol_names_the_roles_that_are_meant() -> None:
     assert declared == EXPECTED
 
 
-@pytest.mark.parametrize("caller", [*ROLES, "wrong", "none"])
+def services_of(channel: grpc.Channel, token: str | None) -> set[str]:
+    """What the server says that it serves."""
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    [answer] = stub.ServerReflectionInfo(iter([request]), timeout=5, metadata=metadata)
+    return {service.name for service in answer.list_services_response.service}
+
+
+def test_the_server_serves_what_the_table_has(channels: dict[str, grpc.Channel]) -> None:
+    known = {service.full_name for service in SERVICES}
+    assert services_of(channels["none"], TOKENS["reader"]) == known | {reflection.SERVICE_NAME}
+
+
+@pytest.mark.parametrize("caller", [*ROLES, "wrong", "none", *OUTSIDERS])
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_every_call_by_everybody(
     channels: dict[str, grpc.Channel], method: MethodDescriptor, caller: str
 ) -> None:
     code, details = call(channels[caller], method)
-    if caller in ("wrong", "none"):
+    if caller in OUTSIDERS:
+        assert code == grpc.StatusCode.UNAVAILABLE, "no call comes through"
+    elif caller in ("wrong", "none"):
         assert code == UNAUTHENTICATED
     elif caller in EXPECTED[method.name]:
         # It gets past the door; what is empty may be refused inside.
@@ -190,25 +267,19 @@ def test_a_refused_token_ends_a_member_with_one_line(
         member.join(threading.Event())
 
 
-@pytest.mark.parametrize("caller", [*ROLES, "wrong", "none"])
-def test_reflection_for_everybody_with_a_token(guarded: ServerThread, caller: str) -> None:
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
+@pytest.mark.parametrize("caller", [*ROLES, "wrong", "none", *OUTSIDERS])
+def test_reflection_for_everybody_with_a_token(
+    channels: dict[str, grpc.Channel], caller: str
+) -> None:
     token = TOKENS.get(caller, "token-of-nobody")
-    metadata = () if caller == "none" else (("authorization", f"Bearer {token}"),)
-
-    def services() -> set[str]:
-        with guarded.connect() as channel:
-            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-            answers = stub.ServerReflectionInfo(iter([request]), timeout=5, metadata=metadata)
-            [answer] = answers
-        return {service.name for service in answer.list_services_response.service}
-
+    channel = channels[caller if caller in OUTSIDERS else "none"]
     if caller in ROLES:
-        assert "pronk.v1.RegistryService" in services()
+        assert "pronk.v1.RegistryService" in services_of(channel, token)
     else:
         with pytest.raises(grpc.RpcError) as error:
-            services()
-        assert error.value.code() == UNAUTHENTICATED
+            services_of(channel, None if caller == "none" else token)
+        outside = caller in OUTSIDERS
+        assert error.value.code() == (grpc.StatusCode.UNAVAILABLE if outside else UNAUTHENTICATED)
 
 
 async def test_a_method_without_roles_is_for_nobody() -> None:
@@ -258,55 +329,6 @@ def test_a_token_does_not_travel_readable() -> None:
 
 
 # TLS
-
-
-class Certificates:
-    """A certificate authority made on the spot, with a server's and a client's certificate."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._openssl(
-            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-            "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test authority", "-days", "2",
-        )  # fmt: skip
-        for name in ("server", "client"):
-            self._issue(name)
-
-    def _issue(self, name: str) -> None:
-        self._openssl(
-            "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-            "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}",
-        )  # fmt: skip
-        (self.folder / "extensions").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost")
-        self._openssl(
-            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
-            "-CAcreateserial", "-extfile", "extensions", "-out", f"{name}.crt", "-days", "2",
-        )  # fmt: skip
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
-
-    @property
-    def ca(self) -> dict[str, Path]:
-        return {"tls_ca": self.folder / "ca.crt"}
-
-    def pair(self, name: str) -> dict[str, Path]:
-        return {
-            "tls_cert": self.folder / f"{name}.crt",
-            "tls_key": self.folder / f"{name}.key",
-        }
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command to make certificates")
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def strangers(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("strangers"))
 
 
 def reaches(server: ServerThread, **settings: Any) -> bool:

@@ -23,6 +23,7 @@ from pronk import envs
 from pronk.config.schema import EnvConfig, NetworkConfig
 from pronk.errors import Misconfigured
 from pronk.nets.network import build
+from pronk.policy.bundle import Bundle
 from pronk.policy.export import Exporter
 
 
@@ -167,7 +168,7 @@ def test_the_table_says_what_was_played(run_dir):
 )
 def test_an_episode_is_drawn(tmp_path, env_id, network, monkeypatch):
     monkeypatch.setattr("pronk_actor.gif.MAX_STEPS", 40)
-    stored = StoredPolicy(store(tmp_path, env_id, **network))
+    stored = StoredPolicy(Bundle.load(store(tmp_path, env_id, **network)))
     from pronk_actor.gif import film, save
 
     recorder = envs.record(stored.env, 0)
@@ -184,7 +185,7 @@ def test_an_episode_is_drawn(tmp_path, env_id, network, monkeypatch):
 def test_a_long_episode_is_thinned_out(tmp_path, monkeypatch):
     monkeypatch.setattr("pronk_actor.gif.MAX_FRAMES", 8)
     monkeypatch.setattr("pronk_actor.gif.MAX_STEPS", 50)
-    stored = StoredPolicy(store(tmp_path, "MinAtar/Freeway-v0", id="minatar"))
+    stored = StoredPolicy(Bundle.load(store(tmp_path, "MinAtar/Freeway-v0", id="minatar")))
     from pronk_actor.gif import film
 
     recorder = envs.record(stored.env, 0)
@@ -220,7 +221,7 @@ def test_a_run_of_several_policies_asks_which(tmp_path):
 
 def test_an_environment_that_has_changed_is_told(tmp_path, monkeypatch):
     folder = store(tmp_path, "CartPole-v1", kwargs={"hidden": [4]})
-    stored = StoredPolicy(folder)
+    stored = StoredPolicy(Bundle.load(folder))
     monkeypatch.setattr(stored, "env", EnvConfig(id="Acrobot-v1"))
     env = envs.make(stored.env, 1, 0)
     with pytest.raises(Misconfigured, match="does not show or take"):

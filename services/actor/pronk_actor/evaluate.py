@@ -18,8 +18,12 @@ _MAX_SLOTS = 16
 
 def evaluate(
     path: Annotated[
-        Path, typer.Argument(metavar="RUN_DIR|POLICY", help="A run's folder, or a policy's.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="RUN_DIR|POLICY",
+            help="A run's folder, or a policy's; default: the newest release of PRONK_SERVER.",
+        ),
+    ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 20,
     gif: Annotated[Path | None, typer.Option(help="Draw one more episode into this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -32,11 +36,12 @@ def evaluate(
 
     Example: pronk evaluate runs/cartpole-1 --episodes 100 --gif play.gif
     """
-    from pronk_actor.stored import StoredPolicy, find
+    from pronk.policy.bundle import Bundle
+    from pronk_actor.stored import StoredPolicy, fetch_newest, find
 
     if gif is not None and not gif.absolute().parent.is_dir():
         raise Misconfigured(f"--gif: {gif.absolute().parent} is no folder")
-    stored = StoredPolicy(find(path))
+    stored = StoredPolicy(fetch_newest() if path is None else Bundle.load(find(path)))
     if gif is not None:  # first: what it lacks is told before anything is played
         _draw(stored, gif, seed, greedy=not sample)
     report = _play(stored, episodes, seed, greedy=not sample)

@@ -1,8 +1,10 @@
 """A stored policy and the environment that it plays."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 
+import grpc
 import numpy as np
 
 from pronk.config.schema import EnvConfig
@@ -10,6 +12,11 @@ from pronk.envs import SlotEnv
 from pronk.errors import Misconfigured
 from pronk.policy.bundle import MANIFEST, Bundle
 from pronk.policy.engine import open_engine
+from pronk.transport import settings as environment
+from pronk.transport.channels import connect
+from pronk.transport.cluster import list_releases
+from pronk.transport.policies import fetch_bundle
+from pronk.transport.retry import details_of
 from pronk_actor.agent import Agent, ReadyPolicy
 
 
@@ -38,21 +45,44 @@ def find(path: Path) -> Path:
     return newest.popitem()[1]
 
 
+def fetch_newest() -> Bundle:
+    """The newest release of the cluster that `PRONK_SERVER` names.
+
+    Raises:
+        Misconfigured: it has none, or of several policies; it does not answer, or refuses.
+    """
+    settings = environment.load()
+    with closing(connect(settings)) as channel:
+        try:
+            newest = {r.manifest.version.policy: r.manifest for r in list_releases(channel)}
+            if len(newest) != 1:
+                raise Misconfigured(
+                    f"{settings.server} has released {len(newest)} policies: "
+                    "give a run's folder or a policy's; `pronk fetch` makes one of what is there"
+                )
+            return fetch_bundle(channel, newest.popitem()[1])
+        except grpc.RpcError as error:
+            raise Misconfigured(
+                f"{settings.server}: {details_of(error)}; give a run's folder or a policy's, or "
+                "set PRONK_SERVER, PRONK_TOKEN_FILE and PRONK_TLS_CA"
+            ) from None
+
+
 class StoredPolicy:
-    """A policy's folder, ready to play.
+    """A policy that is kept somewhere, ready to play.
 
     Attributes:
-        bundle: what the folder holds.
+        bundle: the policy.
         env: how to make the environment that it was trained in.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Read it and check its fingerprint.
+    def __init__(self, bundle: Bundle) -> None:
+        """Check its fingerprint.
 
         Raises:
-            Misconfigured: a damaged folder, or a policy that cannot be run here.
+            Misconfigured: a policy that cannot be run here.
         """
-        self.bundle = Bundle.load(folder)
+        self.bundle = bundle
         manifest = self.bundle.manifest
         self.env = manifest.env or EnvConfig(id=manifest.environment.environment)
         self._ready = ReadyPolicy(open_engine(self.bundle), manifest)

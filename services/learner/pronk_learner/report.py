@@ -15,9 +15,11 @@ from pronk.config import Experiment, experiment_hash
 from pronk.errors import Misconfigured
 from pronk.hardware import processor, usable_cores
 from pronk.transport import settings as environment
+from pronk.wire.v1 import reports_pb2
 from pronk_learner.progress import Progress
 
 METRICS = "metrics.jsonl"
+_ROWS_LEFT = 1000
 
 
 class Journal:
@@ -110,6 +112,20 @@ def summary(
         },
         "hardware": hardware(),
     }
+
+
+def message(policy: str, folder: Path) -> reports_pb2.Report:
+    """The small part of a run's folder, bounded, to be left with the parameter server."""
+    rows = read(folder / METRICS)
+    step = max(1, -(-len(rows) // _ROWS_LEFT))
+    kept = rows[::-step][::-1]  # every so many, the last included
+    curve = folder / "curve.png"
+    return reports_pb2.Report(
+        policy=policy,
+        summary=(folder / "summary.json").read_bytes(),
+        curve=curve.read_bytes() if curve.exists() else b"",
+        metrics="".join(json.dumps(row) + "\n" for row in kept).encode(),
+    )
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

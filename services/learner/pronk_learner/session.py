@@ -9,7 +9,7 @@ import grpc
 
 from pronk.policy.bundle import remove
 from pronk.telemetry import logs, metrics
-from pronk.transport.cluster import cut_release, set_run_state
+from pronk.transport.cluster import cut_release, leave_report, set_run_state
 from pronk.transport.health import Health
 from pronk.transport.membership import Membership
 from pronk.transport.retry import details_of
@@ -113,6 +113,7 @@ class Session:
             self._leave_policy()
         with _disk("report"):
             self._write_report(reason)
+            self._leave_report(stop)
         if self._failure is not None:
             self._set_state(pb.RUN_STATE_FAILED, self._failure, stop)
             logs.get().error("failed", reason=self._failure)
@@ -165,6 +166,15 @@ class Session:
             title=experiment.env.id,
             target=experiment.stop.return_mean,
         )
+
+    def _leave_report(self, stop: threading.Event) -> None:
+        """Have the parameter server keep what is small, for those who do not see this disk."""
+        left = report.message(self._assignment.policy, self._assignment.folder)
+        try:
+            leave_report(self._channel, self._membership.member, left, stop)
+        except grpc.RpcError as error:
+            metrics.DISK_FAILURES.labels("report").inc()
+            logs.get().error("report_not_left", why=details_of(error))
 
     def _report(self) -> None:
         """Tell the parameter server how it goes, with the next heartbeat."""

@@ -1,15 +1,17 @@
 """What every call has in common: a limit on its request, and refusals as statuses."""
 
+import contextlib
 import functools
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
 from pronk.telemetry import logs, metrics
-from pronk_param_server.refusal import INVALID, Refusal
+from pronk_param_server.refusal import EXHAUSTED, INVALID, Refusal
 
 S = TypeVar("S")
 Q = TypeVar("Q")
@@ -68,6 +70,37 @@ async def _end(context: Context, method: str, error: Exception) -> None:
         logs.get().error("disk_failed", method=method, why=str(error))
     metrics.RPC_REFUSED.labels(method, code.name).inc()
     await context.abort(code, message)
+
+
+class AtOnce:
+    """Calls that one connection makes at once, up to a limit.
+
+    Args:
+        limit: how many.
+        what: they are, in the plural.
+    """
+
+    def __init__(self, limit: int, what: str) -> None:
+        self._limit = limit
+        self._what = what
+        self._calls = Counter[str]()
+
+    @contextlib.contextmanager
+    def one_more(self, context: Context) -> Iterator[None]:
+        """A call, as long as the context lasts.
+
+        Raises:
+            Refusal: RESOURCE_EXHAUSTED, the connection has so many already.
+        """
+        peer = context.peer()
+        if self._calls[peer] >= self._limit:
+            raise Refusal(EXHAUSTED, f"one connection has at most {self._limit} {self._what}")
+        self._calls[peer] += 1
+        try:
+            yield
+        finally:
+            self._calls[peer] -= 1
+            self._calls += Counter()  # forgets connections without any
 
 
 def check_size(request: Message, limit: int = SMALL_BYTES) -> None:

@@ -19,14 +19,16 @@ from pronk.transport.health import Health
 from pronk.transport.security import authority
 from pronk.transport.server import create_server
 from pronk.transport.settings import Settings
-from pronk.wire.v1 import blobs_pb2, registry_pb2
+from pronk.wire.v1 import blobs_pb2, registry_pb2, reports_pb2
 from pronk.wire.v1.blobs_pb2_grpc import add_BlobServiceServicer_to_server
 from pronk.wire.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
+from pronk.wire.v1.reports_pb2_grpc import add_ReportServiceServicer_to_server
 from pronk_param_server.blob_files import prune, sound
 from pronk_param_server.blob_service import BlobService
 from pronk_param_server.blobs import Blobs
 from pronk_param_server.ledger import Ledger
 from pronk_param_server.registry import Registry
+from pronk_param_server.report_service import ReportService
 from pronk_param_server.state import State
 from pronk_param_server.store import Store
 from pronk_param_server.writer import Writer
@@ -34,6 +36,7 @@ from pronk_param_server.writer import Writer
 _SERVICES = (
     registry_pb2.DESCRIPTOR.services_by_name["RegistryService"],
     blobs_pb2.DESCRIPTOR.services_by_name["BlobService"],
+    reports_pb2.DESCRIPTOR.services_by_name["ReportService"],
 )
 _TICK_SECONDS = 0.1
 _SWEEP_SECONDS = 1.0
@@ -103,6 +106,8 @@ async def _serve(
     server, port = create_server(settings, _SERVICES, known)
     add_RegistryServiceServicer_to_server(registry, server)
     add_BlobServiceServicer_to_server(BlobService(blobs, writer), server)
+    reports = ReportService(state, writer, blob_folder.with_name("reports"))
+    add_ReportServiceServicer_to_server(reports, server)
     await server.start()
     health.set_ready(True)
     logs.get().info(

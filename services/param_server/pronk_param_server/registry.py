@@ -17,7 +17,7 @@ from pronk.wire.v1.registry_pb2_grpc import RegistryServiceServicer
 from pronk_param_server import overview
 from pronk_param_server.blob_files import persist
 from pronk_param_server.blobs import Blobs, check_hash
-from pronk_param_server.calls import LARGE_BYTES, Context, answered, check_size, streamed
+from pronk_param_server.calls import LARGE_BYTES, AtOnce, Context, answered, check_size, streamed
 from pronk_param_server.episodes import Episodes
 from pronk_param_server.ledger import Ledger
 from pronk_param_server.members import HEARTBEAT_SECONDS, LEASE_SECONDS
@@ -27,6 +27,8 @@ from pronk_param_server.writer import Writer
 
 MAX_WATCH_SECONDS = 3600
 """Longest watch; a reader opens the next one then."""
+MAX_WATCHES = 64
+"""Watches of one connection: a process needs one per policy."""
 MAX_BLOBS = 16
 """Blobs of one version."""
 
@@ -66,6 +68,7 @@ class Registry(RegistryServiceServicer):
         self._incarnation = incarnation
         self._episodes = Episodes(state.policies.keys())
         self._news = {policy: asyncio.Event() for policy in state.policies}
+        self._watches = AtOnce(MAX_WATCHES, "watches")
         self._closing = False
 
     # Members
@@ -172,17 +175,18 @@ class Registry(RegistryServiceServicer):
         if remaining is None or remaining > MAX_WATCH_SECONDS:
             raise Refusal(INVALID, f"a watch needs a deadline of at most {MAX_WATCH_SECONDS} s")
         after, sent = request.after_number, set[str]()
-        while not self._closing:
-            newest = self._state.newest(request.policy)
-            news = self._news[request.policy]
-            if newest is not None and newest.version.number > after:
-                after = newest.version.number
-                names = set(newest.blobs)
-                blobs = self._blobs.small(names - sent, INLINE_BYTES)
-                sent = names
-                yield pb.WatchResponse(manifest=newest, blobs=blobs)
-            else:
-                await news.wait()
+        with self._watches.one_more(context):
+            while not self._closing:
+                newest = self._state.newest(request.policy)
+                news = self._news[request.policy]
+                if newest is not None and newest.version.number > after:
+                    after = newest.version.number
+                    names = set(newest.blobs)
+                    blobs = self._blobs.small(names - sent, INLINE_BYTES)
+                    sent = names
+                    yield pb.WatchResponse(manifest=newest, blobs=blobs)
+                else:
+                    await news.wait()
 
     @answered
     async def CutRelease(
