@@ -73,6 +73,12 @@ class Cluster:
         payload = codec.encode(unroll(header, self._rng, reward))
         assert self._producer.send(self.actor.member, self._sequence, payload, self.client.stop)
 
+    def send_again(self, member: str) -> None:
+        """Add a member's first unroll although the buffer had it: it forgets when it is emptied."""
+        header = UnrollHeader(self._hash, self.actor.run, "default", member, 1)
+        payload = codec.encode(unroll(header, self._rng, 1.0))
+        assert self._producer.send("forgotten", 1, payload, self.client.stop)
+
     def state(self) -> pb.RunState.ValueType:
         return self.client.status().run_state
 
@@ -243,6 +249,40 @@ def test_who_waited_for_the_epoch_goes_on_from_what_was_saved_meanwhile(
     last = checkpoint.newest(folder)
     assert last is not None
     assert (last.epoch, last.counters.updates) == (3, 40)
+
+
+def test_a_half_trained_unroll_is_trained_to_its_end_and_no_further(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = EXPERIMENT.replace(f"batch_size: {SLOTS}", "batch_size: 12")
+    with learning(tmp_path, valkey, monkeypatch, text) as cluster:
+        cluster.send()
+        cluster.send()  # 12 of 16 slots make a batch
+        eventually(lambda: cluster.waiting() == 1, 30)
+
+    with learning(tmp_path, valkey, monkeypatch, text) as cluster:
+        cluster.send()  # with the 4 that were left
+        eventually(lambda: cluster.waiting() == 0, 30)
+    saved = checkpoint.newest(tmp_path / "checkpoints")
+    assert saved is not None
+    assert (saved.counters.updates, saved.counters.steps) == (2, 24 * LENGTH)
+    assert saved.counters.episodes == 3
+
+
+def test_an_unroll_that_comes_again_is_not_trained_again(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with learning(tmp_path, valkey, monkeypatch) as cluster:
+        cluster.send()
+        eventually(lambda: cluster.waiting() == 0, 30)
+        member = cluster.actor.member
+    with learning(tmp_path, valkey, monkeypatch) as cluster:
+        cluster.send_again(member)
+        cluster.send()
+        eventually(lambda: cluster.waiting() == 0, 30)
+    saved = checkpoint.newest(tmp_path / "checkpoints")
+    assert saved is not None
+    assert saved.counters.updates == 2
 
 
 def test_training_that_diverges_fails_with_the_reason(

@@ -23,6 +23,7 @@ def make(updates: int, epoch: int = 1) -> Checkpoint:
         experiment_hash="abc",
         experiment="name: tiny\n",
         rng=torch.get_rng_state().tolist(),
+        trained={"train-1": [(7, 8), (8, 3)]},
     )
 
 
@@ -33,6 +34,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert loaded is not None
     assert loaded.counters == saved.counters
     assert loaded.rng == saved.rng
+    assert loaded.trained == saved.trained
     assert (loaded.epoch, loaded.experiment_hash, loaded.experiment) == (1, "abc", "name: tiny\n")
     torch.testing.assert_close(loaded.weights, saved.weights, rtol=0, atol=0)
     torch.testing.assert_close(loaded.optimizer, saved.optimizer, rtol=0, atol=0)

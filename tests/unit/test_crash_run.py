@@ -32,6 +32,7 @@ def make(updates: int, epoch: int = 1) -> Checkpoint:
         experiment_hash="abc",
         experiment="name: tiny\n",
         rng=[1, 2, 3],
+        trained={},
     )
 
 

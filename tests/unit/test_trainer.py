@@ -46,7 +46,14 @@ def test_a_restored_trainer_goes_on_bit_by_bit(
     for seed in range(3):
         step(straight, seed)
     saved = checkpoint.Checkpoint(
-        straight.weights(), straight.optimizer_state(), checkpoint.Counters(), "hash", []
+        epoch=1,
+        weights=straight.weights(),
+        optimizer=straight.optimizer_state(),
+        counters=checkpoint.Counters(),
+        experiment_hash="hash",
+        experiment="",
+        rng=[],
+        trained={},
     )
     checkpoint.save(tmp_path, saved, keep=1)
     loaded = checkpoint.newest(tmp_path)

@@ -29,10 +29,11 @@ class _Pending:
 
 @dataclass(frozen=True)
 class Draw:
-    """The slot groups of one batch, and the entries whose last slot is in it."""
+    """The slot groups of one batch, and the entries and unrolls whose last slot is in it."""
 
     groups: tuple[SlotGroup, ...]
     finished: tuple[bytes, ...]
+    unrolls: tuple[Unroll, ...]
 
     @property
     def steps(self) -> int:
@@ -59,13 +60,13 @@ class Batcher:
         """Slots that wait to be trained."""
         return sum(pending.left for pending in self._pending)
 
-    def add(self, entry_id: bytes, unroll: Unroll) -> None:
-        """Append a validated unroll."""
+    def add(self, entry_id: bytes, unroll: Unroll, taken: int = 0) -> None:
+        """Append a validated unroll, the first `taken` slots of which were trained on before."""
         now = self._clock()
         self._last_added = now
         self._last_seen[unroll.header.member] = now
         self._last_seen = {m: t for m, t in self._last_seen.items() if now - t < _RECENT_SECONDS}
-        self._pending.append(_Pending(entry_id, unroll))
+        self._pending.append(_Pending(entry_id, unroll, taken))
 
     def draw(self) -> Draw | None:
         """The next batch, or None while the slots at hand do not make one."""
@@ -84,6 +85,8 @@ class Batcher:
             missing -= count
             if missing == 0:
                 break
-        finished = tuple(p.entry_id for p in self._pending if p.left == 0)
+        finished = [p for p in self._pending if p.left == 0]
         self._pending = deque(p for p in self._pending if p.left)
-        return Draw(tuple(groups), finished)
+        return Draw(
+            tuple(groups), tuple(p.entry_id for p in finished), tuple(p.unroll for p in finished)
+        )

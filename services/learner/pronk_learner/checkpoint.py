@@ -62,6 +62,8 @@ class Checkpoint:
     """The experiment as YAML, all keys included."""
     rng: list[int]
     """State of torch's CPU generator."""
+    trained: dict[str, list[tuple[int, int]]]
+    """The place in the buffer: `Trained.saved`."""
 
 
 class CorruptError(ValueError):
@@ -148,6 +150,10 @@ def load(folder: Path) -> Checkpoint:
             experiment_hash=state["experiment_hash"],
             experiment=data[_CONFIG].decode(),
             rng=list(bytes.fromhex(state["rng"])),
+            trained={
+                member: [(sequence, slots) for sequence, slots in unrolls]
+                for member, unrolls in state["trained"].items()
+            },
         )
     except OSError as error:
         raise CorruptError(f"{Path(error.filename or folder).name}: {error.strerror}") from None
@@ -211,6 +217,7 @@ def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
         "counters": asdict(checkpoint.counters),
         "experiment_hash": checkpoint.experiment_hash,
         "rng": bytes(checkpoint.rng).hex(),
+        "trained": checkpoint.trained,
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
     }
     contents[_STATE] = json.dumps(state | {"check": _check(state)}, indent=2).encode()

@@ -18,12 +18,14 @@ from pronk.telemetry import logs, metrics
 from pronk.transport.buffer import Consumer
 from pronk.transport.membership import Membership
 from pronk.wire.spec import EnvironmentSpec
+from pronk.wire.unroll import Unroll
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk_learner import checkpoint
 from pronk_learner.batcher import Batcher, Draw
 from pronk_learner.ingest import Ingest
 from pronk_learner.progress import Progress
 from pronk_learner.publisher import Publisher, Snapshot
+from pronk_learner.trained import Trained
 from pronk_learner.trainer import Trainer, Update
 
 _WAIT_SECONDS = 0.1
@@ -70,6 +72,7 @@ class Learner:
         consumer: Consumer,
         ingest: Ingest,
         publisher: Publisher,
+        trained: Trained,
     ) -> None:
         self._assignment = assignment
         self._membership = membership
@@ -81,6 +84,7 @@ class Learner:
         self._ingest = ingest
         self._publisher = publisher
         self._batcher = Batcher(assignment.algorithm.batch_size)
+        self._trained = trained
         self._skipped = 0
         self.meter = Meter()
 
@@ -158,6 +162,7 @@ class Learner:
                     experiment_hash=experiment_hash(self._experiment),
                     experiment=dump(self._experiment),
                     rng=torch.get_rng_state().tolist(),
+                    trained=self._trained.saved(),
                 ),
                 self._experiment.learner.checkpoints_kept,
             )
@@ -207,10 +212,17 @@ class Learner:
             item = self._ingest.get(timeout=_WAIT_SECONDS)
             if item is None:
                 return None
-            entry_id, unroll = item
-            self._batcher.add(entry_id, unroll)
-            self._progress.finished(unroll.episodes)
+            self._take(*item)
         return draw
+
+    def _take(self, entry_id: bytes, unroll: Unroll) -> None:
+        taken = self._trained.slots(unroll.header)
+        if taken < unroll.slots:
+            self._batcher.add(entry_id, unroll, taken)
+            return
+        metrics.UNROLLS_REFUSED.labels(self._policy, "trained_before").inc()
+        self._check_fence()
+        self._consumer.ack([entry_id])
 
     def _train(self, draw: Draw) -> None:
         counters = self._progress.counters
@@ -223,6 +235,10 @@ class Learner:
             self._skipped += 1
             metrics.UPDATES_SKIPPED.labels(self._policy, "non_finite").inc()
             logs.get().warning("update_skipped", why="non-finite gradient")
+        for group in draw.groups:
+            self._trained.add(group.unroll.header, group.stop)
+        for unroll in draw.unrolls:
+            self._progress.finished(unroll.episodes)
         self._check_fence()
         self._consumer.ack(list(draw.finished))
         if update.applied and counters.updates % self._experiment.learner.publish_every == 0:

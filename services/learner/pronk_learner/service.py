@@ -31,6 +31,7 @@ from pronk_learner.learner import Assignment, Learner
 from pronk_learner.progress import Progress
 from pronk_learner.publisher import Publisher
 from pronk_learner.session import Session
+from pronk_learner.trained import Trained
 from pronk_learner.trainer import Trainer
 
 _UNROLLS_AHEAD = 2
@@ -101,7 +102,7 @@ def _train(
     if grant is None:
         return
     # Only now: until it was granted, another learner may have saved.
-    progress = resume(experiment, trainer, folder)
+    progress, trained = resume(experiment, trainer, folder)
     progress.counters.version = max(progress.counters.version, grant.number_floor) + 1
     assignment = Assignment(experiment, policy, membership.run, grant.epoch, spec, folder)
     redis = connect_redis(settings.redis_url.get_secret_value())
@@ -113,7 +114,9 @@ def _train(
     client = PolicyPublisher(channel, membership.member, stop)
     membership.on_newest(client.reconcile)
     publisher = Publisher(exporter, client, policy)
-    learner = Learner(assignment, membership, trainer, progress, consumer, ingest, publisher)
+    learner = Learner(
+        assignment, membership, trainer, progress, consumer, ingest, publisher, trained
+    )
     session = Session(
         assignment,
         channel,
@@ -129,13 +132,13 @@ def _train(
         session.run(stop)
 
 
-def resume(experiment: Experiment, trainer: Trainer, folder: Path) -> Progress:
-    """Go on from the newest checkpoint: its counters, with the trainer restored; else new ones.
+def resume(experiment: Experiment, trainer: Trainer, folder: Path) -> tuple[Progress, Trained]:
+    """Go on from the newest checkpoint, with the trainer restored; else begin.
 
     Raises:
         Misconfigured: the checkpoint is of another experiment, or none can be read.
     """
-    counters = checkpoint.Counters()
+    counters, trained = checkpoint.Counters(), Trained()
     if saved := checkpoint.newest(folder / "checkpoints"):
         if saved.experiment_hash != experiment_hash(experiment):
             raise Misconfigured(
@@ -144,9 +147,9 @@ def resume(experiment: Experiment, trainer: Trainer, folder: Path) -> Progress:
             )
         trainer.restore(saved.weights, saved.optimizer)
         torch.set_rng_state(torch.tensor(saved.rng, dtype=torch.uint8))
-        counters = saved.counters
+        counters, trained = saved.counters, Trained(saved.trained)
         logs.get().info("resumed", updates=counters.updates, frames=counters.frames)
-    return Progress(experiment.stop, counters)
+    return Progress(experiment.stop, counters), trained
 
 
 def _open_buffer(
