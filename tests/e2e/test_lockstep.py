@@ -53,14 +53,17 @@ def train(run: Path, seed: int) -> dict[str, object]:
 
 def test_an_emptied_buffer_does_not_stop_it(tmp_path):
     """The learner waits for an unroll, the actor for a version, and neither will come."""
-    with EmbeddedValkey(tmp_path) as valkey, Redis.from_url(valkey.url) as client:
-        with subprocess.Popen(up(tmp_path / "run", "--redis-url", valkey.url)) as run:
-            try:
-                steal_an_unroll(client, run)
-                client.flushall()
-                assert run.wait(120) == 0
-            finally:
-                run.kill()
+    with (
+        EmbeddedValkey(tmp_path) as valkey,
+        Redis.from_url(valkey.url) as client,
+        subprocess.Popen(up(tmp_path / "run", "--redis-url", valkey.url)) as run,
+    ):
+        try:
+            steal_an_unroll(client, run)
+            client.flushall()
+            assert run.wait(120) == 0
+        finally:
+            run.kill()
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["stop_reason"] == "frames reached 8000"
     assert (tmp_path / "run/logs/actor-0.log").read_text().count("unroll_lost") == 1
