@@ -9,15 +9,12 @@ import shutil
 import socket
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pronk.cli.cluster import free_ports
 from pronk.errors import Misconfigured
+from pronk.finding import Finding, Verdict
 from pronk.hardware import processor, usable_cores
-
-Verdict = Literal["ok", "missing", "optional"]
 
 _LEAST_DISK = 2 << 30
 _LEAST_MEMORY = 2 << 30
@@ -31,22 +28,6 @@ _CORE = {
     "learner": {"torch": "torch", "onnx": "onnx", "matplotlib": "matplotlib"},
     "param-server": {"grpc_reflection": "grpcio-reflection"},
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        verdict: `missing` keeps `pronk up` from working; `optional` only something less.
-        found: what is there.
-        advice: what to do, empty where nothing needs to be done.
-    """
-
-    name: str
-    verdict: Verdict
-    found: str
-    advice: str = ""
 
 
 def python() -> Finding:
@@ -79,12 +60,12 @@ def memory() -> Finding:
     return Finding("memory", "ok" if enough else "optional", f"{total / 2**30:.1f} GiB", advice)
 
 
-def disk() -> Finding:
+def disk(folder: Path) -> Finding:
     """Room where runs are written."""
-    free = shutil.disk_usage(Path.cwd()).free
+    free = shutil.disk_usage(folder).free
     enough = free >= _LEAST_DISK
     advice = "" if enough else "checkpoints may fail: free some space or use another --run-dir"
-    found = f"{free / 2**30:.1f} GiB free in {Path.cwd()}"
+    found = f"{free / 2**30:.1f} GiB free in {folder}"
     return Finding("disk", "ok" if enough else "optional", found, advice)
 
 

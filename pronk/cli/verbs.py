@@ -15,7 +15,8 @@ from typer.exceptions import TyperException
 from pronk.cli.failure import Failed
 from pronk.errors import Misconfigured
 
-_ENTRY_POINTS = "pronk.commands"
+ENTRY_POINTS = "pronk.commands"
+"""Where the services are found."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ _SERVICES = {
 def verbs() -> list[Verb]:
     """Every verb: the command line's own, and what installed packages add by entry point."""
     found = list(_OWN)
-    for point in sorted(entry_points(group=_ENTRY_POINTS), key=lambda point: point.name):
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         line, extra, panel = _SERVICES.get(point.name, (f"From {point.module}.", "local", _SERVE))
         found.append(Verb(point.name, point.value, line, extra, panel))
     panels = [_RUN, _ASK, _SERVE]

@@ -28,19 +28,21 @@ def sound(folder: Path, names: Iterable[str]) -> set[str]:
 
     The others are told and counted.
     """
-    return {name for name in names if _is_sound(folder, name)}
+    damage = {name: damage_of(folder, name) for name in names}
+    for name, why in damage.items():
+        if why is not None:
+            tell_damage(name, why)
+    return {name for name, why in damage.items() if why is None}
 
 
-def _is_sound(folder: Path, name: str) -> bool:
+def damage_of(folder: Path, name: str) -> str | None:
+    """What is wrong with a blob's file; None where it has its hash."""
     try:
         with blob_path(folder, name).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        tell_damage(name, error.strerror or str(error))
-        return False
-    if found != name:
-        tell_damage(name, "its bytes do not have its hash")
-    return found == name
+        return error.strerror or str(error)
+    return None if found == name else "its bytes do not have its hash"
 
 
 def tell_damage(name: str, why: str) -> None:

@@ -29,6 +29,10 @@ class _Counts:
     returns: deque[float] = field(default_factory=lambda: deque(maxlen=MEAN_OVER))
 
 
+MAX_GONE = 10_000
+"""Members gone whose last report is remembered."""
+
+
 @dataclass
 class _Reporter:
     """A member's last sequence number and its open episodes: {slot: (number, group, since)}."""
@@ -48,6 +52,8 @@ class Episodes:
         self._policies = policies
         self._counts: dict[Group, _Counts] = {}
         self._reporters: dict[str, _Reporter] = {}
+        # Of members that went away, the newest: one that wakes may send its last report again.
+        self._gone: dict[str, int] = {}
 
     def report(
         self, request: pb.ReportEpisodesRequest, kind: pb.MemberKind.ValueType, now: float
@@ -61,7 +67,10 @@ class Episodes:
             Refusal: INVALID_ARGUMENT; nothing of the report was counted.
         """
         self._check(request)
-        reporter = self._reporters.setdefault(request.member, _Reporter())
+        reporter = self._reporters.get(request.member)
+        if reporter is None:
+            reporter = _Reporter(self._gone.pop(request.member, 0))
+            self._reporters[request.member] = reporter
         if request.sequence <= reporter.sequence:
             return []
         reporter.sequence = request.sequence
@@ -80,7 +89,12 @@ class Episodes:
     def close(self, member: str) -> list[Group]:
         """A member is gone: its open episodes are lost. Returns their groups."""
         reporter = self._reporters.pop(member, None)
-        lost = [group for _, group, _ in reporter.open.values()] if reporter else []
+        if reporter is None:
+            return []
+        self._gone[member] = reporter.sequence
+        while len(self._gone) > MAX_GONE:
+            del self._gone[next(iter(self._gone))]
+        lost = [group for _, group, _ in reporter.open.values()]
         for group in lost:
             self._of(group).lost += 1
         return lost

@@ -1,0 +1,133 @@
+"""`pronk doctor RUN_DIR`: what is wrong with a run's files, in one line each."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from faults import ruin
+from param_servers import fake_bundle, tiny_experiment
+from pronk_learner import checkpoint
+from pronk_learner.checkpoint import Checkpoint, Counters
+from pronk_param_server.blob_files import persist
+from pronk_param_server.records import Change
+from pronk_param_server.store import Store
+
+from pronk.cli.main import main
+from pronk.cli.rundir import RunDirectory
+from pronk.transport.bundles import to_message
+from pronk.wire.v1 import registry_pb2 as pb
+
+BUNDLE = fake_bundle(1)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run directory as a finished run leaves it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    RunDirectory(folder).write_config(tiny_experiment())
+    for updates in (1, 2):
+        saved = Checkpoint(
+            epoch=1,
+            weights={"a": torch.ones(3)},
+            optimizer={},
+            counters=Counters(updates=updates, frames=updates * 10),
+            experiment_hash="abc",
+            experiment="name: tiny\n",
+            rng=[1],
+        )
+        checkpoint.save(folder / "checkpoints", saved, keep=3)
+    store = Store(folder / "server")
+    store.load("tiny", "abc")
+    persist(folder / "server/blobs", BUNDLE.blobs)
+    release = pb.Release(id="default-1", manifest=to_message(BUNDLE.manifest))
+    store.commit(Change("release_cut", {}, release=release))
+    store.close()
+    BUNDLE.save(folder / "policies/default-1")
+    return folder
+
+
+def diagnosis(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> tuple[int | str | None, dict[str, dict[str, str]]]:
+    """The exit status, and what is not ok."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", str(run_dir), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert all("\n" not in line for finding in found.values() for line in finding.values())
+    return end.value.code, {n: f for n, f in found.items() if f["verdict"] == "missing"}
+
+
+def test_a_whole_run_is_whole(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    assert diagnosis(run_dir, capsys) == (0, {})
+    after = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    assert before.items() <= after.items(), "it only looks"
+
+
+def blob(run_dir: Path) -> Path:
+    return next(p for p in run_dir.glob("server/blobs/*/*") if p.name == BUNDLE.manifest.weights)
+
+
+WRONG: dict[str, tuple[Callable[[Path], Path], str, str]] = {
+    "config.yaml": (lambda run: run / "config.yaml", "remove", "config.yaml"),
+    "half a config": (lambda run: run / "config.yaml", "empty", "config.yaml"),
+    "no ledger": (lambda run: run / "server/registry.sqlite3", "remove", "ledger"),
+    "half a ledger": (lambda run: run / "server/registry.sqlite3", "truncate", "ledger"),
+    "no blob": (blob, "remove", "default-1"),
+    "another blob": (blob, "flip", "default-1"),
+    "a bad checkpoint": (
+        lambda run: run / "checkpoints/000001-000002/weights.safetensors",
+        "flip",
+        "checkpoints/000001-000002",
+    ),
+    "no counters": (
+        lambda run: run / "checkpoints/000001-000001/state.json",
+        "truncate",
+        "checkpoints/000001-000001",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named(
+    run_dir: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, damage, where = WRONG[name]
+    ruin(path(run_dir), damage)
+    status, wrong = diagnosis(run_dir, capsys)
+    assert status == 1
+    assert list(wrong) == [where]
+    assert wrong[where]["advice"]
+
+
+def test_no_checkpoint_that_can_be_read(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in run_dir.glob("checkpoints/*/state.json"):
+        ruin(file, "empty")
+    status, wrong = diagnosis(run_dir, capsys)
+    assert status == 1
+    assert wrong["checkpoints"]["found"] == "none can be read"
+
+
+def test_a_damaged_policy_is_named(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ruin(run_dir / "policies/default-1/weights.safetensors", "flip")
+    status, wrong = diagnosis(run_dir, capsys)
+    assert (status, list(wrong)) == (1, ["policies/default-1"])
+
+
+def test_no_such_directory_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", str(tmp_path / "nowhere")])
+    assert end.value.code == 2
+    assert "no run directory" in capsys.readouterr().err
+
+
+def test_for_a_person_it_ends_with_a_verdict(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["doctor", str(run_dir)])
+    assert capsys.readouterr().out.endswith("run is whole.\n")
