@@ -24,6 +24,7 @@ class Measurement:
 
     Attributes:
         steps, frames: consumed by the learner: valid, once each, in an applied update.
+        learner_waiting, actor_blocked: shares of the last ten seconds.
         cpu_seconds: used by the processes of a class: actor, learner, param-server, valkey.
     """
 

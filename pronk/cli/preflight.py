@@ -4,24 +4,21 @@ The environment, and networks of the user's own, are built in a process of its o
 hang or crash, and their libraries stay out of the supervisor.
 """
 
-import math
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
-import numpy as np
-
 from pronk import config
 from pronk.cli.process import Process, Program, describe_exit
 from pronk.config import Experiment
 from pronk.config.experiment import unrolls_needed
 from pronk.errors import Misconfigured
-from pronk.wire.spec import ContinuousSpec, EnvironmentSpec
+from pronk.wire.entries import groups, slot_bytes
+from pronk.wire.spec import EnvironmentSpec
 
 _DEADLINE_SECONDS = 60.0
-_ENTRY_BYTES = 1 << 20
 
 
 def check(experiment: Experiment, stop: threading.Event) -> None:
@@ -57,16 +54,21 @@ def check_buffer(experiment: Experiment, spec: EnvironmentSpec) -> None:
     """
     for policy in experiment.policies:
         algorithm, slots = experiment.algorithm_of(policy), experiment.slots_of(policy)
-        slot_bytes = unroll_bytes(spec, algorithm.unroll_length)
-        group = min(slots, max(1, _ENTRY_BYTES // slot_bytes))
-        entries = unrolls_needed(algorithm.batch_size, group)
+        one = slot_bytes(
+            spec,
+            algorithm.unroll_length,
+            core_floats=experiment.network_of(policy).core_floats,
+            distribution=experiment.actor.ship_distribution,
+        )
+        sizes = {group.stop - group.start for group in groups(slots, one)}
+        entries = unrolls_needed(algorithm.batch_size, min(sizes), max(sizes))
         if entries > experiment.buffer.max_entries:
             raise Misconfigured(
                 f"algorithm.batch_size: a batch of {algorithm.batch_size} slots needs room for "
-                f"{entries} unrolls of {group} slots, and the buffer holds "
+                f"{entries} unrolls of {min(sizes)} slots, and the buffer holds "
                 f"{experiment.buffer.max_entries}; set buffer.max_entries to {2 * entries}"
             )
-        needed = entries * group * slot_bytes
+        needed = entries * max(sizes) * one
         if needed > experiment.buffer.max_bytes:
             raise Misconfigured(
                 f"algorithm.batch_size: a batch of {algorithm.batch_size} slots needs room for "
@@ -104,18 +106,6 @@ def check_networks(experiment: Experiment, spec: EnvironmentSpec) -> None:
     for policy in own:
         network = build(spec, experiment.network_of(policy))
         Exporter(network, policy, engine=experiment.actor.engine)
-
-
-def unroll_bytes(spec: EnvironmentSpec, unroll_length: int) -> int:
-    """Bytes of one slot's unroll before compression, without the few of its header."""
-    observation = sum(
-        np.dtype(array.dtype).itemsize * math.prod(array.shape) for array in spec.observation
-    )
-    action = sum(
-        4 * a.size if isinstance(a, ContinuousSpec) else 8 * math.prod(a.shape) for a in spec.action
-    )
-    per_row = observation + (spec.mask_size if spec.action_mask else 0)
-    return (unroll_length + 1) * per_row + unroll_length * (action + 4 + 4 + 3 + 8)
 
 
 def _wait(process: Process, stop: threading.Event) -> int | None:

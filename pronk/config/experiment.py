@@ -22,13 +22,22 @@ from pronk.config.schema import (
 )
 
 
-def unrolls_needed(batch_size: int, slots: int) -> int:
-    """Unrolls of `slots` that a buffer must hold for a batch always to come together.
+def unrolls_needed(batch_size: int, slots: int, most: int | None = None) -> int:
+    """Unrolls that a buffer must hold for a batch always to come together.
 
-    Two may be there of which all but a slot was trained already: they keep their place until their
-    last slot is.
+    An unroll keeps its place until its last slot is trained, and gives no more than half a batch
+    at once while others are to be had.
+
+    Args:
+        batch_size: B.
+        slots: of the smallest unroll.
+        most: of the largest, where they are not all the same.
     """
-    return -(-batch_size // slots) + 2
+    if batch_size % slots == 0 and most in (None, slots):
+        return max(2, batch_size // slots)
+    # Of small unrolls the oldest may have but one slot left. Of large ones two may, and then two
+    # whole ones are needed for the two halves of a batch.
+    return max(4, -(-(batch_size - 1) // slots) + 1)
 
 
 def overlay(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +109,7 @@ class Experiment(Section):
                 raise ValueError(
                     f"algorithm.batch_size: a batch of {batch} slots never fits the buffer of "
                     f"policy {name!r}, which holds {self.buffer.max_entries} unrolls of {slots} "
-                    f"slots, two of them half used: raise buffer.max_entries to {needed} or more"
+                    f"slots, some of them half used: raise buffer.max_entries to {needed} or more"
                 )
 
     def _check_lockstep(self) -> None:

@@ -93,6 +93,12 @@ class NetworkConfig(Section):
     separate_value: Flag = False
     """Give the value its own torso instead of sharing the policy's."""
 
+    @property
+    def core_floats(self) -> int:
+        """Numbers that a slot's memory takes: hidden and cell state of every LSTM."""
+        cores = (2 if self.separate_value else 1) if self.core is CoreKind.LSTM else 0
+        return 2 * cores * self.core_size
+
 
 class OptimizerConfig(Section):
     """The optimizer."""

@@ -1,5 +1,6 @@
 """One Gymnasium environment, as the experiment describes it."""
 
+import math
 import signal
 from functools import partial
 from typing import Any
@@ -74,15 +75,20 @@ def workers(config: EnvConfig, count: int) -> list[partial[Env]]:
 
 
 def frames_per_step(env: Env) -> int:
-    """Environment frames per decision: the product of all frame skips that are known of."""
+    """Environment frames per decision: how often wrappers and Atari's emulator repeat an action.
+
+    MuJoCo's own `frame_skip` counts steps of physics, which nobody calls frames.
+    """
     frames = 1
-    while True:
-        for name in ("frame_skip", "_frameskip", "_skip"):
-            skip = vars(env).get(name)
-            frames *= skip if isinstance(skip, int) else 1
-        if not isinstance(env, gymnasium.Wrapper):
-            return frames
+    while isinstance(env, gymnasium.Wrapper):
+        frames *= _repeats(env, "frame_skip", "_skip")
         env = env.env
+    return frames * _repeats(env, "_frameskip")
+
+
+def _repeats(env: Env, *names: str) -> int:
+    found = (vars(env).get(name) for name in names)
+    return math.prod(skip for skip in found if isinstance(skip, int))
 
 
 def _wrapped(env: Env, config: EnvConfig) -> Env:

@@ -45,16 +45,6 @@ class Joint:
         return _sum(part.entropy() for part in self._parts.values())
 
 
-def log_prob(actions: tuple[ActionSpec, ...], params: Tensors, action: Tensors) -> Tensor:
-    """[…] joint log-probability of an action; see `Joint`."""
-    return Joint(actions, params).log_prob(action)
-
-
-def entropy(actions: tuple[ActionSpec, ...], params: Tensors) -> Tensor:
-    """[…] joint entropy; see `Joint`."""
-    return Joint(actions, params).entropy()
-
-
 class _Part(Protocol):
     """The distribution of one named action."""
 

@@ -103,15 +103,6 @@ def decode(frame: bytes) -> Unroll:
     )
 
 
-def peek_header(frame: bytes) -> UnrollHeader:
-    """Where a frame comes from, its arrays left alone.
-
-    Raises:
-        WireError: as `decode`, short of what arrays can do wrong.
-    """
-    return _header(_parse(frame))
-
-
 class _Group(Protocol):
     """A repeated field of tensors."""
 

@@ -1,6 +1,7 @@
 """Batches: exact size, mixed, every slot once, entries finished with their last slot."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pronk_learner.batcher import Batcher
@@ -66,32 +67,50 @@ def test_every_slot_is_drawn_once_in_batches_of_the_exact_size(
     assert len(finished) == len(complete)
 
 
+def stalls(batch: int, sizes: list[int], room: int, hurry: list[bool]) -> bool:
+    """Whether a full buffer of `room` unrolls ever makes no batch at once.
+
+    An unroll counts until its last slot was trained. `hurry`: the learner draws as soon as it can
+    instead of when the buffer is full.
+    """
+    batcher = Batcher(batch, clock=lambda: 0.0)
+    held = sequence = 0
+    unrolls = [make_unroll("ab"[index % 2], index, size, 1) for index, size in enumerate(sizes)]
+    for step in range(20 * room):
+        full = held == room
+        if (full or (sequence > 1 and hurry[step % len(hurry)])) and (draw := batcher.draw()):
+            held -= len(draw.finished)
+        elif full:
+            return True
+        else:
+            batcher.add(str(sequence).encode(), unrolls[sequence % len(unrolls)])
+            held, sequence = held + 1, sequence + 1
+    return False
+
+
 @settings(deadline=None)
 @given(
     batch=st.integers(1, 80),
-    slots=st.integers(1, 40),
+    slots=st.integers(1, 100),
+    uneven=st.lists(st.booleans(), min_size=2, max_size=8),
     spare=st.integers(0, 3),
-    actors=st.integers(1, 3),
+    hurry=st.lists(st.booleans(), min_size=1, max_size=8),
 )
 def test_what_the_schema_accepts_never_stalls(
-    batch: int, slots: int, spare: int, actors: int
+    batch: int, slots: int, uneven: list[bool], spare: int, hurry: list[bool]
 ) -> None:
-    """The buffer counts an unroll until its last slot was trained, and is full all the time."""
-    room = unrolls_needed(batch, slots) + spare
-    now = 0.0
-    batcher = Batcher(batch, clock=lambda: now)
-    held = sequence = 0
-    for _ in range(3 * room):
-        while held < room:
-            member = "abc"[sequence % actors]
-            batcher.add(str(sequence).encode(), make_unroll(member, sequence, slots, length=1))
-            held, sequence = held + 1, sequence + 1
-        draw = batcher.draw()
-        if draw is None:
-            now += 2.0  # nothing more comes while the buffer is full
-            draw = batcher.draw()
-        assert draw is not None
-        held -= len(draw.finished)
+    """Unrolls of one size, or of two neighbouring ones, as `pronk.wire.entries` makes them."""
+    sizes = [slots + each for each in uneven]
+    room = unrolls_needed(batch, min(sizes), max(sizes)) + spare
+    assert not stalls(batch, sizes, room, hurry)
+
+
+@pytest.mark.parametrize(
+    ("batch", "slots"), [(64, 65), (64, 64), (64, 8), (64, 1), (40, 3), (41, 5), (6, 4), (1024, 33)]
+)
+def test_one_unroll_less_stalls(batch: int, slots: int) -> None:
+    room = unrolls_needed(batch, slots) - 1
+    assert any(stalls(batch, [slots] * 2, room, hurry) for hurry in ([False], [True]))
 
 
 def test_one_actor_alone_may_fill_a_batch_by_itself() -> None:

@@ -119,12 +119,6 @@ def test_compression_is_taken_where_it_pays():
     assert message.compression == tensor_pb2.COMPRESSION_NONE
 
 
-def test_peek_reads_the_header():
-    assert codec.peek_header(SMALL) == HEADER
-    with pytest.raises(WireError):
-        codec.peek_header(SMALL[:-1])
-
-
 @pytest.mark.parametrize("dtype", ["complex64", "datetime64[s]", "U3", "O", "V4"])
 def test_what_cannot_travel_is_refused_at_home(dtype):
     unroll = sample()

@@ -110,9 +110,9 @@ def test_an_impossible_value_is_one_line(override, said):
     ("overrides", "said"),
     [
         (
-            ["algorithm.batch_size=1985"],
-            "algorithm.batch_size: a batch of 1985 slots never fits the buffer of policy "
-            "'default', which holds 64 unrolls of 32 slots, two of them half used: raise "
+            ["algorithm.batch_size=2049"],
+            "algorithm.batch_size: a batch of 2049 slots never fits the buffer of policy "
+            "'default', which holds 64 unrolls of 32 slots, some of them half used: raise "
             "buffer.max_entries to 65 or more",
         ),
         (
@@ -134,7 +134,7 @@ def test_an_impossible_combination_is_explained(overrides, said):
 
 
 def test_a_batch_that_just_fits_is_possible():
-    assert parse(BASE, ["algorithm.batch_size=1984"]).algorithm.batch_size == 1984
+    assert parse(BASE, ["algorithm.batch_size=2048"]).algorithm.batch_size == 2048
 
 
 @pytest.mark.parametrize(

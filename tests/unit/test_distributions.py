@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, Normal
 
-from pronk.rl import distributions
+from pronk.rl.distributions import Joint
 from pronk.wire.spec import ContinuousSpec, DiscreteSpec
 
 ONE = DiscreteSpec("one", (4,))
@@ -30,18 +30,18 @@ def test_discrete_probabilities_by_enumeration(spec):
         alternatives = alternatives[:, 0]
     rows = {spec.name: params[spec.name].expand(len(alternatives), -1)}
 
-    log_prob = distributions.log_prob((spec,), rows, {spec.name: alternatives})
+    log_prob = Joint((spec,), rows).log_prob({spec.name: alternatives})
 
     torch.testing.assert_close(log_prob.exp().sum(), torch.tensor(1.0).double())
     entropy = -(log_prob.exp() * log_prob).sum()
-    torch.testing.assert_close(distributions.entropy((spec,), params), entropy)
+    torch.testing.assert_close(Joint((spec,), params).entropy(), entropy)
 
 
 def test_choices_take_their_own_logits():
     """Choice i reads block i of the logits: 2, then 3, then 4 of them."""
     logits = torch.log(torch.tensor([0.9, 0.1, 0.2, 0.3, 0.5, 0.05, 0.15, 0.2, 0.6]))
 
-    log_prob = distributions.log_prob((MANY,), {"many": logits}, {"many": torch.tensor([1, 2, 3])})
+    log_prob = Joint((MANY,), {"many": logits}).log_prob({"many": torch.tensor([1, 2, 3])})
 
     torch.testing.assert_close(log_prob.exp(), torch.tensor(0.1 * 0.5 * 0.6))
 
@@ -51,10 +51,10 @@ def test_one_choice_is_torchs_categorical():
     action = torch.randint(0, 4, (5, 3))
     theirs = Categorical(logits=params)
 
-    log_prob = distributions.log_prob((ONE,), {"one": params}, {"one": action})
+    log_prob = Joint((ONE,), {"one": params}).log_prob({"one": action})
 
     torch.testing.assert_close(log_prob, theirs.log_prob(action))
-    torch.testing.assert_close(distributions.entropy((ONE,), {"one": params}), theirs.entropy())
+    torch.testing.assert_close(Joint((ONE,), {"one": params}).entropy(), theirs.entropy())
 
 
 @pytest.mark.parametrize("spec", [BOX, NUMBER])
@@ -64,10 +64,10 @@ def test_gaussian_is_torchs(spec):
     action = torch.randn(5, 3, *spec.shape).double()
     theirs = Independent(Normal(mean, log_std.exp()), 1)
 
-    log_prob = distributions.log_prob((spec,), {spec.name: params}, {spec.name: action})
+    log_prob = Joint((spec,), {spec.name: params}).log_prob({spec.name: action})
 
     torch.testing.assert_close(log_prob, theirs.log_prob(action.reshape(5, 3, -1)))
-    entropy = distributions.entropy((spec,), {spec.name: params})
+    entropy = Joint((spec,), {spec.name: params}).entropy()
     torch.testing.assert_close(entropy, theirs.entropy())
 
 
@@ -75,7 +75,7 @@ def test_gaussian_density_integrates_to_one():
     grid = torch.linspace(-20, 20, 4001, dtype=torch.float64)
     params = torch.tensor([0.7, -0.4]).double().expand(4001, 2)
 
-    log_prob = distributions.log_prob((NUMBER,), {"number": params}, {"number": grid})
+    log_prob = Joint((NUMBER,), {"number": params}).log_prob({"number": grid})
 
     area = log_prob.exp().sum() * (grid[1] - grid[0])
     torch.testing.assert_close(area, torch.tensor(1.0).double(), rtol=1e-6, atol=0)
@@ -91,9 +91,9 @@ def test_actions_are_independent():
         "number": torch.randn(6).double(),
     }
 
-    joint = distributions.Joint(specs, params)
+    joint = Joint(specs, params)
 
-    apart = [distributions.Joint((spec,), params) for spec in specs]
+    apart = [Joint((spec,), params) for spec in specs]
     torch.testing.assert_close(joint.log_prob(action), sum(p.log_prob(action) for p in apart))
     torch.testing.assert_close(joint.entropy(), sum(p.entropy() for p in apart))
 
@@ -103,7 +103,7 @@ def test_masked_choices_have_no_probability_entropy_or_gradient():
     params = torch.tensor([[0.3, -1e9, -0.2, -1e9]], requires_grad=True)
     allowed = torch.tensor([[0.3, -0.2]])
 
-    joint = distributions.Joint((ONE,), {"one": params})
+    joint = Joint((ONE,), {"one": params})
     log_prob, entropy = joint.log_prob({"one": torch.tensor([2])}), joint.entropy()
     (log_prob + entropy).sum().backward()
 
@@ -116,5 +116,5 @@ def test_masked_choices_have_no_probability_entropy_or_gradient():
 def test_large_logits_stay_finite():
     params = torch.tensor([1e4, -1e4, 0.0, 0.0])
 
-    assert distributions.log_prob((ONE,), {"one": params}, {"one": torch.tensor(0)}) == 0.0
-    assert distributions.entropy((ONE,), {"one": params}) == 0.0
+    assert Joint((ONE,), {"one": params}).log_prob({"one": torch.tensor(0)}) == 0.0
+    assert Joint((ONE,), {"one": params}).entropy() == 0.0

@@ -4,12 +4,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from toy_envs import LENGTH
 
 from pronk import envs
 from pronk.config.schema import EnvConfig, WrapperConfig
+from pronk.envs.single import frames_per_step
 from pronk.envs.slots import SlotEnv
 from pronk.errors import Misconfigured
 from pronk.wire import spec as specs
@@ -298,6 +300,16 @@ def test_frame_skips_of_wrappers_count():
         ),
     )
     assert envs.describe(config).frames_per_step == 3
+
+
+def test_steps_of_physics_are_no_frames():
+    class Simulated(gymnasium.Env[Any, Any]):
+        """As MuJoCo's environments are."""
+
+        def __init__(self) -> None:
+            self.frame_skip = 5
+
+    assert frames_per_step(Simulated()) == 1
 
 
 @pytest.mark.parametrize(

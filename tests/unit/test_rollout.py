@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from pronk_actor.agent import Agent, Memory
 from pronk_actor.episodes import EpisodeTracker
 from pronk_actor.player import Player, Seat
-from pronk_actor.rollout import split
+from pronk_actor.rollout import size_of, split
 from toy_policies import CORE, derive, ready, replayed_log_prob
 
 from pronk import envs
-from pronk.config.schema import EnvConfig
+from pronk.config.schema import EnvConfig, NetworkConfig
+from pronk.wire.entries import ENTRY_BYTES, groups, slot_bytes
 from pronk.wire.spec import ArraySpec, DiscreteSpec, EnvironmentSpec
 from pronk.wire.unroll import Episode, Unroll, UnrollHeader
 
@@ -277,6 +278,38 @@ def test_entries_stay_below_a_mebibyte(slots, frame, groups):
     parts = list(split(whole))
     assert len(parts) == groups
     assert all(len(encode(part)) <= 1 << 20 for part in parts)
+
+
+@pytest.mark.parametrize(
+    "env_id", ["toy_envs:Counter", "toy_envs:Masked", "CartPole-v1", "Pendulum-v1"]
+)
+def test_the_size_of_an_unroll_is_known_before_it_is_played(env_id):
+    env, (unroll, *_), _ = play(env_id, 7, 1)
+    core = sum(array[0].size for array in unroll.core_state.values())
+    expected = slot_bytes(env.spec, 7, core_floats=core, distribution=True)
+    assert size_of(unroll) == unroll.slots * expected
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_the_memory_of_a_network_is_known_before_it_is_built(separate):
+    from pronk.nets.network import build
+
+    spec = EnvironmentSpec(
+        "toy", (ArraySpec("default", "float32", (3,)),), (DiscreteSpec("default", (4,)),)
+    )
+    for core in ("none", "lstm"):
+        config = NetworkConfig(core=core, core_size=24, separate_value=separate)
+        shapes = build(spec, config).core_shapes.values()
+        assert config.core_floats == sum(int(np.prod(shape)) for shape in shapes)
+
+
+@given(slots=st.integers(1, 4096), size=st.integers(1, 2 << 20))
+def test_groups_cover_every_slot_and_differ_by_one_at_most(slots, size):
+    parts = groups(slots, size)
+    assert [slot for part in parts for slot in range(part.start, part.stop)] == list(range(slots))
+    sizes = [part.stop - part.start for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) == 1 or max(sizes) * size < ENTRY_BYTES
 
 
 def test_a_slot_too_large_goes_alone():

@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pronk.envs.slots import Arrays, StepResult
+from pronk.wire.entries import ENTRY_BYTES, groups
 from pronk.wire.spec import ContinuousSpec, EnvironmentSpec
 from pronk.wire.unroll import Episode, Unroll, UnrollHeader
 from pronk_actor.agent import Choice, Memory
 
-ENTRY_BYTES = 1 << 20
-"""An entry of the buffer stays below it where a single slot does."""
-_HEADER_BYTES = 16 << 10
 _ONE_PER_SLOT = ("core_state", "last_action", "last_reward", "reset", "slot")
 _MAPS = ("obs", "action", "core_state", "last_action", "distribution", "extras")
 
@@ -124,14 +122,13 @@ def split(unroll: Unroll, limit: int = ENTRY_BYTES) -> Iterator[Unroll]:
 
     Headers count on from the unroll's own sequence number. An episode goes with its slot.
     """
-    per_slot = size_of(unroll) // unroll.slots
-    group = max(1, (limit - _HEADER_BYTES) // per_slot)
-    if group >= unroll.slots:
+    parts = groups(unroll.slots, size_of(unroll) // unroll.slots, limit)
+    if len(parts) == 1:
         yield unroll
         return
-    for index, start in enumerate(range(0, unroll.slots, group)):
+    for index, where in enumerate(parts):
         header = replace(unroll.header, sequence=unroll.header.sequence + index)
-        yield _part(unroll, header, slice(start, start + group))
+        yield _part(unroll, header, where)
 
 
 def size_of(unroll: Unroll) -> int:

@@ -1,5 +1,6 @@
 """Wires the learner to its neighbours and runs it until it is told to leave."""
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -163,7 +164,8 @@ def _open_buffer(
         client, BufferKeys(assignment.run, assignment.policy), consumer_name(assignment.epoch)
     )
     # A newer epoch was granted: every older consumer is dead or fenced.
-    consumer.claim_from(name for name in consumer.names() if epoch_of(name) < assignment.epoch)
+    epochs = {name: epoch_of(name) for name in consumer.names()}
+    consumer.claim_from(n for n, e in epochs.items() if e is not None and e < assignment.epoch)
     return consumer
 
 
@@ -172,9 +174,10 @@ def consumer_name(epoch: int, rank: int = 0) -> str:
     return f"epoch-{epoch}-rank-{rank}"
 
 
-def epoch_of(name: str) -> int:
-    """The epoch in a consumer's name."""
-    return int(name.split("-")[1])
+def epoch_of(name: str) -> int | None:
+    """The epoch in a consumer's name; None in one that no learner has."""
+    found = re.fullmatch(r"epoch-(\d+)-rank-\d+", name)
+    return int(found[1]) if found else None
 
 
 def _expectation(assignment: Assignment, network: PolicyNetwork) -> Expectation:
