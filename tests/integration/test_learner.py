@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from pronk.transport.cluster import list_reports
 from pronk.transport.redis import connect as connect_redis
 from pronk.transport.valkey import EmbeddedValkey
 from pronk.wire import codec
+from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.unroll import Episode, Unroll, UnrollHeader
 from pronk.wire.v1 import registry_pb2 as pb
 
@@ -64,13 +66,16 @@ class Cluster:
         self._sequence = 0
         self._rng = np.random.default_rng(0)
 
-    def send(self, reward: float = 1.0, run: str | None = None) -> None:
+    def send(
+        self, reward: float = 1.0, run: str | None = None, contract: int = CONTRACT_VERSION
+    ) -> None:
         """Add an unroll to the buffer."""
         self._sequence += 1
         header = UnrollHeader(
             self._hash, run or self.actor.run, "default", self.actor.member, self._sequence
         )
-        payload = codec.encode(unroll(header, self._rng, reward))
+        with patch.object(codec, "CONTRACT_VERSION", contract):
+            payload = codec.encode(unroll(header, self._rng, reward))
         assert self._producer.send(self.actor.member, self._sequence, payload, self.client.stop)
 
     def send_again(self, member: str) -> None:
@@ -154,11 +159,12 @@ def test_it_trains_refuses_what_is_foreign_and_finishes(
 ) -> None:
     with learning(tmp_path, valkey, monkeypatch) as cluster:
         cluster.send(run="another-run")
+        cluster.send(contract=CONTRACT_VERSION - 1)
         for _ in range(10):  # 400 frames
             cluster.send()
         eventually(lambda: cluster.state() == pb.RUN_STATE_FINISHED, 30)
         assert cluster.waiting() == 0, "what was trained or refused is out of the buffer"
-        eventually(lambda: cluster.refused() == 1, 30)
+        eventually(lambda: cluster.refused() == 2, 30)
         (left,) = list_reports(cluster.client.channel)
 
     assert left.policy == "default"

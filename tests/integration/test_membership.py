@@ -26,6 +26,7 @@ from pronk.policy.manifest import to_json
 from pronk.transport import cluster, retry
 from pronk.transport.bundles import to_message
 from pronk.transport.membership import Held, Membership
+from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
 from pronk.wire.weights import digest
@@ -128,6 +129,20 @@ def test_a_foreign_member_is_told_what_differs(
     with pytest.raises(Misconfigured, match=words) as error:
         foreign.join(client.stop)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("version", [CONTRACT_VERSION - 1, CONTRACT_VERSION + 1])
+@pytest.mark.parametrize("kind", [TRAIN, LEARNER])
+def test_a_member_of_another_contract_version_is_one_line(
+    client: Client, version: int, kind: pb.MemberKind.ValueType
+) -> None:
+    member = Membership(client.channel, kind, client.server.hash, ["default"], SPEC)
+    member._register_request.contract_version = version
+    words = f"contract version {version} does not fit .* run the same version of pronk everywhere"
+    with pytest.raises(Misconfigured, match=words) as error:
+        member.join(client.stop)
+    assert "\n" not in str(error.value)
+    assert not client.status().members
 
 
 # Heartbeats
