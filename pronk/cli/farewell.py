@@ -9,9 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pronk.cli.rundir import RunDirectory, policy_folders
+from pronk.cli.rundir import RunDirectory
 from pronk.cli.words import duration
 from pronk.config import Experiment
+from pronk.policy.folders import released
 
 
 def how_to_resume(directory: RunDirectory) -> str:
@@ -50,7 +51,7 @@ def _facts(folder: Path, summary: dict[str, Any], policy: str) -> Iterator[tuple
             f"{summary['steps']:,} steps ({summary['frames']:,} frames) in "
             f"{duration(summary['seconds'])}: {summary['steps_per_second']:,.0f} steps/s",
         )
-    if releases := policy_folders(folder, policy):
+    if releases := released(folder, policy):
         yield "policy", str(releases[-1])
     curve = folder / "curve.png"
     if curve.exists():
