@@ -30,7 +30,8 @@ def farewell(directory: RunDirectory, experiment: Experiment, console: Console) 
         reason = summary.get("stop_reason") or "finished"
         console.print(Text.assemble("\n", (title, "bold"), f"  {reason}"), soft_wrap=True)
         _print(_facts(folder, summary, policy), console)
-    _print(_pointers(directory), console)
+    one = directory.path / next(iter(experiment.policies)) if several else directory.path
+    _print(_pointers(directory, one), console)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -58,9 +59,9 @@ def _facts(folder: Path, summary: dict[str, Any], policy: str) -> Iterator[tuple
         yield "curve", str(curve)
 
 
-def _pointers(directory: RunDirectory) -> Iterator[tuple[str, str]]:
+def _pointers(directory: RunDirectory, policies: Path) -> Iterator[tuple[str, str]]:
     yield "logs", str(directory.logs)
-    yield "evaluate", shlex.join(["pronk", "evaluate", str(directory.path)])
+    yield "evaluate", shlex.join(["pronk", "evaluate", str(policies)])
     yield "go on", f"{how_to_resume(directory)} --set stop.…"
 
 

@@ -237,6 +237,9 @@ def test_two_policies_train_in_one_experiment(tmp_path: Path) -> None:
         assert bundle.manifest.policy == policy
         assert bundle.manifest.frames == summary(run_dir / policy)["frames"]
         assert f"policy    {newest}" in done.stdout
+    assert f"pronk evaluate {run_dir}/red\n" in done.stdout
+    asked = run([*PRONK, "evaluate", str(run_dir / "red"), "--episodes", "2"])
+    assert asked.returncode == 0, asked.stderr
     asked = run([*PRONK, "evaluate", str(run_dir), "--episodes", "2"])
     assert asked.returncode == 2
     assert "holds 2 policies: give one" in asked.stderr
