@@ -9,9 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pronk.cli.rundir import RunDirectory, policy_folders
+from pronk.cli.rundir import RunDirectory
 from pronk.cli.words import duration
 from pronk.config import Experiment
+from pronk.policy.folders import released
 
 
 def how_to_resume(directory: RunDirectory) -> str:
@@ -29,7 +30,8 @@ def farewell(directory: RunDirectory, experiment: Experiment, console: Console) 
         reason = summary.get("stop_reason") or "finished"
         console.print(Text.assemble("\n", (title, "bold"), f"  {reason}"), soft_wrap=True)
         _print(_facts(folder, summary, policy), console)
-    _print(_pointers(directory), console)
+    one = directory.path / next(iter(experiment.policies)) if several else directory.path
+    _print(_pointers(directory, one), console)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -50,16 +52,16 @@ def _facts(folder: Path, summary: dict[str, Any], policy: str) -> Iterator[tuple
             f"{summary['steps']:,} steps ({summary['frames']:,} frames) in "
             f"{duration(summary['seconds'])}: {summary['steps_per_second']:,.0f} steps/s",
         )
-    if releases := policy_folders(folder, policy):
+    if releases := released(folder, policy):
         yield "policy", str(releases[-1])
     curve = folder / "curve.png"
     if curve.exists():
         yield "curve", str(curve)
 
 
-def _pointers(directory: RunDirectory) -> Iterator[tuple[str, str]]:
+def _pointers(directory: RunDirectory, policies: Path) -> Iterator[tuple[str, str]]:
     yield "logs", str(directory.logs)
-    yield "evaluate", shlex.join(["pronk", "evaluate", str(directory.path)])
+    yield "evaluate", shlex.join(["pronk", "evaluate", str(policies)])
     yield "go on", f"{how_to_resume(directory)} --set stop.…"
 
 

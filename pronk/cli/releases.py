@@ -9,9 +9,9 @@ from typing import Protocol
 import grpc
 
 from pronk.cli.asking import remote, telling_outage
-from pronk.cli.rundir import policy_folders
 from pronk.errors import Misconfigured
 from pronk.policy.bundle import MANIFEST, Bundle
+from pronk.policy.folders import released
 from pronk.policy.manifest import Manifest, from_json
 from pronk.transport.cluster import list_releases
 from pronk.transport.policies import fetch_bundle
@@ -91,7 +91,7 @@ class Folders:
         if not path.is_dir():
             raise Misconfigured(f"{path} is no directory: name a run directory or a policy folder")
         own = (path / MANIFEST).exists()
-        self._folders = [path] if own else policy_folders(path)
+        self._folders = [path] if own else released(path)
 
     def list(self) -> list[Release]:
         """Every release; weights are not read."""

@@ -16,7 +16,6 @@ from pronk.errors import Misconfigured
 
 CONFIG = "config.yaml"
 _LOCK = ".lock"
-_MANIFESTS = "policies/*/manifest.json"
 
 
 @dataclass(frozen=True)
@@ -114,19 +113,6 @@ class RunDirectory:
             files.replace(self.config, config.dump(experiment).encode())
         except OSError as error:
             raise Misconfigured(f"cannot write {self.config}: {error.strerror}") from None
-
-
-def policy_folders(run_dir: Path, policy: str | None = None) -> list[Path]:
-    """Folders of released policies in a run directory, by policy and number.
-
-    A run with several policies keeps those of each in a folder of its own.
-    """
-    found = []
-    for manifest in [*run_dir.glob(_MANIFESTS), *run_dir.glob("*/" + _MANIFESTS)]:
-        name, _, number = manifest.parent.name.rpartition("-")
-        if number.isdigit() and policy in (None, name):
-            found.append((name, int(number), manifest.parent))
-    return [folder for _, _, folder in sorted(found)]
 
 
 def fresh(experiment: Experiment, root: Path = Path("runs")) -> RunDirectory:

@@ -225,6 +225,27 @@ def test_killed_services_come_back_and_status_sees_them(tmp_path: Path) -> None:
         assert re.search(f"^{name}.*was killed by SIGKILL; starting it again", out, re.MULTILINE)
 
 
+def test_two_policies_train_in_one_experiment(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    policies = "policies={red: {}, blue: {algorithm: {batch_size: 32}}}"
+    done = run(command(run_dir, "--set", policies, "--set", "stop.frames=20_000"))
+    assert done.returncode == 0, done.stdout + done.stderr + last_lines(run_dir)
+    for policy in ("red", "blue"):
+        assert summary(run_dir / policy)["stop_reason"] == "frames reached 20000"
+        newest = max((run_dir / policy / "policies").iterdir(), key=lambda p: p.stat().st_mtime)
+        bundle = Bundle.load(newest)
+        assert bundle.manifest.policy == policy
+        assert bundle.manifest.frames == summary(run_dir / policy)["frames"]
+        assert f"policy    {newest}" in done.stdout
+    assert f"pronk evaluate {run_dir}/red\n" in done.stdout
+    asked = run([*PRONK, "evaluate", str(run_dir / "red"), "--episodes", "2"])
+    assert asked.returncode == 0, asked.stderr
+    asked = run([*PRONK, "evaluate", str(run_dir), "--episodes", "2"])
+    assert asked.returncode == 2
+    assert "holds 2 policies: give one" in asked.stderr
+    assert not belonging_to(run_dir)
+
+
 NOT_FOR_ONNX = """
 import torch
 from torch import nn

@@ -85,8 +85,8 @@ def test_entries_are_numbered_across_unrolls_and_their_parts(sender, producer):
     entries = [decode(payload) for _, _, payload in producer.entries]
     assert [sequence for _, sequence, _ in producer.entries] == [1, 2, 3, 4]
     assert [entry.header.sequence for entry in entries] == [1, 2, 3, 4]
-    assert [entry.slot.tolist() for entry in entries] == [[0], [0, 1, 2], [3], [0, 1]]
-    assert [[e.slot for e in entry.episodes] for entry in entries] == [[0], [0, 1, 2], [3], [0, 1]]
+    assert [entry.slot.tolist() for entry in entries] == [[0], [0, 1], [2, 3], [0, 1]]
+    assert [[e.slot for e in entry.episodes] for entry in entries] == [[0], [0, 1], [2, 3], [0, 1]]
 
 
 def test_an_emptied_buffer_is_noticed_once_everything_was_sent(sender, producer):

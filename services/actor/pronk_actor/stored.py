@@ -1,6 +1,5 @@
 """A stored policy and the environment that it plays."""
 
-import re
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from pronk.envs import SlotEnv
 from pronk.errors import Misconfigured
 from pronk.policy.bundle import MANIFEST, Bundle
 from pronk.policy.engine import open_engine
+from pronk.policy.folders import released
 from pronk.transport import settings as environment
 from pronk.transport.channels import connect
 from pronk.transport.cluster import list_releases
@@ -30,11 +30,7 @@ def find(path: Path) -> Path:
         return path
     if not path.exists():
         raise Misconfigured(f"{path}: no such folder; give a run's folder or a policy's")
-    # A run of several policies has a folder for each.
-    found = [*path.glob(f"policies/*/{MANIFEST}"), *path.glob(f"*/policies/*/{MANIFEST}")]
-    newest: dict[str, Path] = {}
-    for folder in sorted((manifest.parent for manifest in found), key=_number):
-        newest[folder.name.rpartition("-")[0]] = folder
+    newest = {folder.name.rpartition("-")[0]: folder for folder in released(path)}
     if not newest:
         raise Misconfigured(
             f"{path} holds no policy yet; give the folder of a run that has cut a release, or a "
@@ -101,11 +97,6 @@ class StoredPolicy:
             )
         rng = np.random.default_rng([seed, 1])
         return Agent(env.spec, env.slots, self._ready, rng, greedy=greedy)
-
-
-def _number(folder: Path) -> int:
-    match = re.search(r"-(\d+)$", folder.name)
-    return int(match[1]) if match else -1
 
 
 def _listed(newest: dict[str, Path]) -> str:
