@@ -8,11 +8,12 @@ from pathlib import Path
 
 from pronk import config
 from pronk.cli import checks
-from pronk.cli.rundir import RunDirectory, policy_folders
+from pronk.cli.rundir import RunDirectory
 from pronk.cli.verbs import ENTRY_POINTS
 from pronk.errors import Misconfigured
 from pronk.finding import Finding
 from pronk.policy.bundle import Bundle
+from pronk.policy.folders import released
 
 
 def examine(run_dir: Path) -> list[Finding]:
@@ -26,7 +27,7 @@ def examine(run_dir: Path) -> list[Finding]:
     return [
         _config(RunDirectory(run_dir)),
         *_of_services(run_dir),
-        *[_policy(run_dir, folder) for folder in policy_folders(run_dir)],
+        *[_policy(run_dir, folder) for folder in released(run_dir)],
         checks.disk(run_dir),
     ]
 

@@ -13,7 +13,7 @@ from pronk_learner import checkpoint, report
 from pronk_learner.checkpoint import Checkpoint, Counters
 
 from pronk import config
-from pronk.cli.rundir import RunDirectory, policy_folders
+from pronk.cli.rundir import RunDirectory
 from pronk.errors import Misconfigured
 from pronk.policy.bundle import Bundle, remove
 
@@ -108,7 +108,7 @@ def remove_policy(folder: Path) -> None:
 
 
 def policies(folder: Path) -> Any:
-    return [Bundle.load(path) for path in policy_folders(folder)]
+    return [Bundle.load(path) for path in released(folder)]
 
 
 def journal(folder: Path) -> None:
