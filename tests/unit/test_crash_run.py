@@ -16,6 +16,7 @@ from pronk import config
 from pronk.cli.rundir import RunDirectory
 from pronk.errors import Misconfigured
 from pronk.policy.bundle import Bundle, remove
+from pronk.policy.folders import released
 
 pytestmark = needs_ptrace
 
