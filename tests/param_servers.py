@@ -22,8 +22,8 @@ from pronk.policy.bundle import Bundle
 from pronk.policy.manifest import Manifest
 from pronk.transport.channels import connect
 from pronk.transport.settings import Address, Settings
+from pronk.wire.digest import digest
 from pronk.wire.spec import ArraySpec, DiscreteSpec, EnvironmentSpec
-from pronk.wire.weights import digest
 
 EXPERIMENT_YAML = "name: tiny\nenv: {id: CartPole-v1}\n"
 TWO_POLICIES_YAML = EXPERIMENT_YAML + "policies: {red: {}, blue: {}}\n"

@@ -9,7 +9,7 @@ from typing import Self
 from pronk import files
 from pronk.errors import Misconfigured
 from pronk.policy.manifest import Manifest, from_json, to_json
-from pronk.wire.weights import digest
+from pronk.wire.digest import digest
 
 MANIFEST = "manifest.json"
 GRAPH = "graph.onnx"

@@ -11,7 +11,8 @@ from pronk.errors import Misconfigured
 from pronk.policy.bundle import Bundle
 from pronk.policy.graph import PatchableGraph
 from pronk.policy.manifest import FINGERPRINT_COLUMNS, Manifest
-from pronk.wire.weights import digest, unpack
+from pronk.wire.digest import digest
+from pronk.wire.weights import unpack
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -15,7 +15,8 @@ from pronk.policy.engine import columns
 from pronk.policy.manifest import Manifest
 from pronk.policy.torch_engine import call_numpy
 from pronk.policy.tracing import Graph, trace
-from pronk.wire.weights import digest, pack
+from pronk.wire.digest import digest
+from pronk.wire.weights import pack
 
 _UNKNOWN = "0" * 64
 

@@ -8,10 +8,10 @@ import grpc
 from pronk.policy.bundle import Bundle
 from pronk.policy.manifest import Manifest, from_json, to_json
 from pronk.transport.channels import BLOB_SECONDS, CHUNK_BYTES
+from pronk.wire.digest import digest
 from pronk.wire.v1 import blobs_pb2
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.blobs_pb2_grpc import BlobServiceStub
-from pronk.wire.weights import digest
 
 
 class BadBlob(RuntimeError):  # noqa: N818

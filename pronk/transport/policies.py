@@ -17,10 +17,10 @@ from pronk.transport.channels import BLOB_SECONDS, CALL_SECONDS, INLINE_BYTES
 from pronk.transport.cluster import fenced_or
 from pronk.transport.membership import Newest
 from pronk.transport.retry import Reminder, code_of, details_of, is_transient, until_answered
+from pronk.wire.digest import digest
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.blobs_pb2_grpc import BlobServiceStub
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
-from pronk.wire.weights import digest
 
 _WATCH_SECONDS = 300.0
 """A watch is opened anew this often, so that a connection that died unseen ends."""

@@ -1,19 +1,17 @@
-"""Named weights ⇄ bytes in the safetensors format, and the hash that names them."""
+"""Named weights ⇄ bytes in the safetensors format."""
 
-import hashlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from pronk.wire.errors import WireError
 
 
 def pack(arrays: dict[str, NDArray[Any]]) -> bytes:
     """The arrays as one safetensors blob; equal names, dtypes and shapes give an equal layout."""
-    # Imported here: the parameter server hashes blobs, but never looks inside one.
-    from safetensors.numpy import save
-
     # safetensors writes memory as it lies: a transposed view would be scrambled without a word.
     return save({name: np.asarray(array, order="C") for name, array in arrays.items()})
 
@@ -24,15 +22,7 @@ def unpack(blob: bytes) -> dict[str, NDArray[Any]]:
     Raises:
         WireError: the bytes are not a safetensors blob.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
         return load(blob)
     except (SafetensorError, KeyError, ValueError) as error:
         raise WireError("malformed", f"not a safetensors blob: {error}") from None
-
-
-def digest(blob: bytes) -> str:
-    """Hex SHA-256: the name of a blob."""
-    return hashlib.sha256(blob).hexdigest()

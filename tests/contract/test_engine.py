@@ -14,7 +14,8 @@ from pronk.errors import Misconfigured
 from pronk.nets.network import build
 from pronk.policy.engine import FingerprintMismatch, OnnxEngine, agree, open_engine
 from pronk.policy.export import Exporter
-from pronk.wire.weights import digest, pack, unpack
+from pronk.wire.digest import digest
+from pronk.wire.weights import pack, unpack
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,9 @@ from pronk.transport import cluster, retry
 from pronk.transport.bundles import to_message
 from pronk.transport.membership import Held, Membership
 from pronk.wire.contract import CONTRACT_VERSION
+from pronk.wire.digest import digest
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
-from pronk.wire.weights import digest
 
 
 @pytest.fixture

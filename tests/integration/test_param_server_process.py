@@ -28,11 +28,11 @@ from pronk.telemetry import metrics
 from pronk.transport import cluster
 from pronk.transport.bundles import to_message
 from pronk.transport.policies import fetch_bundle
+from pronk.wire.digest import digest
 from pronk.wire.v1 import blobs_pb2
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.blobs_pb2_grpc import BlobServiceStub
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
-from pronk.wire.weights import digest
 
 
 @pytest.fixture

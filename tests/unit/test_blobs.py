@@ -12,7 +12,7 @@ from pronk_param_server.blobs import PENDING_SECONDS, Blobs
 from pronk_param_server.refusal import Refusal
 
 from pronk.telemetry import metrics
-from pronk.wire.weights import digest
+from pronk.wire.digest import digest
 
 
 class Clock:

@@ -4,7 +4,8 @@ from test_manifest import MANIFEST
 
 from pronk.errors import Misconfigured
 from pronk.policy.bundle import Bundle
-from pronk.wire.weights import digest, pack
+from pronk.wire.digest import digest
+from pronk.wire.weights import pack
 
 FILES = ("manifest.json", "graph.onnx", "weights.safetensors", "probe.safetensors")
 

@@ -13,8 +13,8 @@ from pronk.errors import Misconfigured
 from pronk.policy.bundle import Bundle
 from pronk.policy.manifest import Manifest
 from pronk.policy.signature import Port
+from pronk.wire.digest import digest
 from pronk.wire.spec import ArraySpec, DiscreteSpec, EnvironmentSpec
-from pronk.wire.weights import digest
 
 
 def bundle(number: int, policy: str = "default") -> Bundle:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pronk.wire.digest import digest
 from pronk.wire.errors import WireError
-from pronk.wire.weights import digest, pack, unpack
+from pronk.wire.weights import pack, unpack
 
 ARRAYS = npst.arrays(
     st.sampled_from([np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_]),

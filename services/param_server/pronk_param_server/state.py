@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
+from pronk.wire.digest import digest
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1 import spec_pb2
-from pronk.wire.weights import digest
 from pronk_param_server import admission
 from pronk_param_server.members import LEASE_SECONDS, Members
 from pronk_param_server.records import Change, PolicyRecord, RunRecord, Saved
