@@ -1,6 +1,7 @@
 """Environments whose every number is known beforehand."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -175,6 +176,8 @@ class Faulty(gymnasium.Env):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "hang":
                 time.sleep(3600)
+            case "freeze":  # without letting another thread run
+                re.match("(a+)+$", "a" * 99 + "b")
             case "not a tuple":
                 return obs
             case "no reward":

@@ -268,6 +268,18 @@ for _ in range(9):
 """
 
 
+def hang(env_id: str, kwargs: dict[str, object]) -> subprocess.CompletedProcess[str]:
+    config = EnvConfig(id=env_id, kwargs=kwargs, step_seconds=1)
+    path = os.pathsep.join([str(Path(toy_envs.__file__).parent), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-c", _HANG, config.model_dump_json()],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 @pytest.mark.parametrize(
     ("env_id", "kwargs", "where"),
     [
@@ -276,21 +288,18 @@ for _ in range(9):
     ],
 )
 def test_a_hang_in_the_actors_own_process_ends_it_with_one_line(env_id, kwargs, where):
-    config = EnvConfig(id=env_id, kwargs=kwargs, step_seconds=1)
-    path = os.pathsep.join([str(Path(toy_envs.__file__).parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", _HANG, config.model_dump_json()],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = hang(env_id, kwargs)
     assert done.returncode == 1
     assert done.stderr == (
         f"pronk: environment {env_id}{where} hangs: "
         "a step took longer than 1 s (env.step_seconds)\n"
     )
     assert "reason='hang'" in done.stdout
+
+
+def test_native_code_that_lets_nothing_else_run_cannot_keep_the_process():
+    done = hang("toy_envs:Faulty", {"otherwise": "freeze"})
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 class Slow(toy_envs.Counter):
