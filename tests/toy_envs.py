@@ -45,6 +45,14 @@ class Counter(gymnasium.Env):
         return np.array([self.episode, self.count], np.float32)
 
 
+class Slow(Counter):
+    """Takes half a second for a step."""
+
+    def step(self, action: int):
+        time.sleep(0.5)
+        return super().step(action)
+
+
 class CounterVector(VectorEnv):
     """The same, as an environment's own vector implementation."""
 
