@@ -28,7 +28,7 @@ demo: .venv/installed-local ## train CartPole on a real cluster of processes, th
 	@./scripts/demo.sh
 
 test: .venv/installed-dev ## the test suite: 8 minutes at most
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 proof: .venv/installed-dev ## every claim with its sabotage → docs/proof.md; as long as it needs, resumable
 	$(BIN)/python scripts/proof.py $(ARGS)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from pronk.errors import Fenced, Misconfigured
+from pronk.errors import Broken, Fenced, Misconfigured
 
 _ONE_WISH_SECONDS = 0.5
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -71,7 +71,8 @@ def run_service(main: Callable[[threading.Event], None]) -> None:
     """Run `main(stop)` and end the process.
 
     Status 0 when it returns; 2 with one line when it is misconfigured; 1 with one line when another
-    learner took over; a traceback and 1 for anything that should not happen.
+    learner took over or an environment is broken; a traceback and 1 for anything that should not
+    happen.
     """
     stop = stop_on_signals()
     try:
@@ -79,6 +80,6 @@ def run_service(main: Callable[[threading.Event], None]) -> None:
     except Misconfigured as error:
         print(f"pronk: {error}", file=sys.stderr)
         sys.exit(2)
-    except Fenced as error:
+    except (Broken, Fenced) as error:
         print(f"pronk: {error}", file=sys.stderr)
         sys.exit(1)

@@ -1,5 +1,10 @@
 """Environments whose every number is known beforehand."""
 
+import os
+import re
+import signal
+import sys
+import time
 from typing import Any
 
 import gymnasium
@@ -38,6 +43,14 @@ class Counter(gymnasium.Env):
 
     def _obs(self) -> np.ndarray:
         return np.array([self.episode, self.count], np.float32)
+
+
+class Slow(Counter):
+    """Takes half a second for a step."""
+
+    def step(self, action: int):
+        time.sleep(0.5)
+        return super().step(action)
 
 
 class CounterVector(VectorEnv):
@@ -115,12 +128,119 @@ class Nested(gymnasium.Env):
         return self.observation_space.sample(), 0.0, False, False, {}
 
 
+WRONG: dict[str, dict[str, Any]] = {
+    "nan": {"state": np.array([0, np.nan], np.float32)},
+    "narrow": {"state": np.zeros(1, np.float32)},
+    "ragged": {"state": [[1.0], [2.0, 3.0]]},
+    "fraction": {"count": 1.5},
+    "far": {"count": LENGTH + 1},
+}
+"""What `Faulty` shows against its space."""
+
+
+class Faulty(gymnasium.Env):
+    """Shows its step as an array and as a number, rewards with it, and ends after `LENGTH` steps;
+    or fails, at `at`, in a way that goes by the seed of its first reset."""
+
+    observation_space = spaces.Dict(
+        {"state": spaces.Box(-1, np.inf, (2,), np.float32), "count": spaces.Discrete(LENGTH + 1)}
+    )
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, faults: dict[str, str] | None = None, otherwise: str = "", at: int = 2):
+        self.faults, self.otherwise, self.at = faults or {}, otherwise, at
+        self.fault: str | None = None
+        self.resets = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None):
+        super().reset(seed=seed)
+        if self.fault is None:
+            self.fault = self.faults.get(str(seed), self.otherwise)
+        self.count = 0
+        self.resets += 1
+        obs, info = self._obs(), {}
+        if self.fault.startswith("reset_") and self.resets == 2:
+            obs = self._failed(self.fault.removeprefix("reset_"), obs, 0)[0]
+        return obs, info
+
+    def step(self, action: int):
+        self.count += 1
+        row = self._obs(), float(self.count), self.count == LENGTH, False, {}
+        if self.count == self.at and self.fault and not self.fault.startswith("reset_"):
+            return self._failed(self.fault, row[0], row[1])
+        return row
+
+    def close(self) -> None:
+        if self.fault == "crash":
+            raise RuntimeError("cannot be closed either")
+
+    def _failed(self, fault: str, obs: dict[str, Any], reward: Any):
+        match fault:
+            case "crash":
+                raise RuntimeError("the simulator\nis gone")
+            case "exit":
+                sys.exit(0)
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                time.sleep(3600)
+            case "freeze":  # without letting another thread run
+                re.match("(a+)+$", "a" * 99 + "b")
+            case "not a tuple":
+                return obs
+            case "no reward":
+                reward = None
+            case "infinite":
+                reward = np.inf
+            case _:
+                obs |= WRONG[fault]
+        return obs, reward, False, False, {}
+
+    def _obs(self) -> dict[str, Any]:
+        return {"state": np.array([self.resets, self.count], np.float32), "count": self.count}
+
+
+class FaultyVector(CounterVector):
+    """A vector environment that fails as a whole, at its third step, `times` times."""
+
+    lives = 0
+
+    def __init__(self, num_envs: int, fault: str, times: int = 1) -> None:
+        super().__init__(num_envs)
+        FaultyVector.lives += 1
+        self.fault = fault if FaultyVector.lives <= times else ""
+        self.steps = 0
+
+    def step(self, actions: np.ndarray):
+        obs, reward, terminated, truncated, info = super().step(actions)
+        self.steps += 1
+        if self.steps == 3:
+            match self.fault:
+                case "crash":
+                    raise RuntimeError("all gone")
+                case "hang":
+                    time.sleep(3600)
+                case "nan":
+                    obs[1, 0] = np.nan
+                case "infinite":
+                    reward[1] = -np.inf
+                case "narrow":
+                    obs = obs[:, :1]
+                case "fewer":
+                    obs = obs[:1]
+        return obs, reward, terminated, truncated, info
+
+
 class Masked(gymnasium.Env):
-    """Allows only the action whose number is the step's, modulo 3."""
+    """Allows only the action whose number is the step's, modulo 3; at step `wrong`, as many
+    actions as `mask` says."""
 
     observation_space = spaces.Box(0, 1, (1,), np.float32)
     action_space = spaces.Discrete(3)
     length = 4
+
+    def __init__(self, wrong: int = -1, mask: tuple[bool, ...] = ()) -> None:
+        self.wrong, self.mask = wrong, mask
 
     def reset(self, *, seed: int | None = None, options: Any = None):
         self.count = 0
@@ -134,6 +254,8 @@ class Masked(gymnasium.Env):
         return np.zeros(1, np.float32), 1.0, ended, False, {} if ended else self._info()
 
     def _info(self) -> dict[str, Any]:
+        if self.count == self.wrong:
+            return {"action_mask": np.array(self.mask, np.bool_)}
         return {"action_mask": np.arange(3) == self.count % 3}
 
 
@@ -155,5 +277,9 @@ def not_an_environment() -> int:
     return 3
 
 
-for _name, _vector in (("Counter", CounterVector), ("SameStep", SameStepVector)):
+for _name, _vector in (
+    ("Counter", CounterVector),
+    ("SameStep", SameStepVector),
+    ("Faulty", FaultyVector),
+):
     gymnasium.register(f"{_name}-v0", Counter, vector_entry_point=_vector)

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pronk.cli.failure import Failed
-from pronk.errors import Misconfigured
+from pronk.errors import Broken, Misconfigured
 
 ENTRY_POINTS = "pronk.commands"
 """Where the services are found."""
@@ -126,7 +126,7 @@ def ending_well(command: str = "pronk") -> Iterator[None]:
         _refuse(f"{message}; see `{command} --help`")
     except Misconfigured as error:
         _refuse(str(error))
-    except Failed as error:
+    except (Broken, Failed) as error:
         _refuse(str(error), status=1)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

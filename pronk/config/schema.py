@@ -57,6 +57,10 @@ class EnvConfig(Section):
     slot a process: worth it only where one step takes over a millisecond."""
     max_episode_steps: Count | None = None
     """Truncate episodes after this many decisions; default: the environment's own limit."""
+    step_seconds: Annotated[Positive, FREE] = 60.0
+    """An environment that takes longer for a step (the reset that begins an episode is one) is
+    taken for one that hangs. It is replaced where `vectorization` is `async`; elsewhere its actor
+    ends and is started again."""
 
     @model_validator(mode="after")
     def _native_takes_no_wrappers(self) -> Self:

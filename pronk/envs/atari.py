@@ -6,6 +6,7 @@ Frames are 84×84 grey, stacked by four, of every fourth emulator frame; rewards
 `env.kwargs`.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from pronk.config.schema import EnvConfig
+from pronk.envs.failures import Tell, keep_quiet
 from pronk.envs.slots import Arrays, Observation, StepResult
 from pronk.envs.vector import VectorSlots
 from pronk.wire.spec import EnvironmentSpec
@@ -31,13 +33,13 @@ def is_atari(spec: EnvSpec) -> bool:
     return isinstance(entry, str) and entry.startswith("ale_py.")
 
 
-def atari(config: EnvConfig, spec: EnvSpec, seeds: NDArray[np.int64]) -> VectorSlots:
+def atari(config: EnvConfig, spec: EnvSpec, seeds: NDArray[np.int64], tell: Tell) -> VectorSlots:
     """One emulator per seed, stepped by one thread.
 
     Raises:
         TypeError: an argument that the environment does not take.
     """
-    return _slots(config, spec, seeds, {})
+    return _slots(config, spec, seeds, {}, tell)
 
 
 class AtariRecorder:
@@ -84,7 +86,11 @@ class AtariRecorder:
 
 
 def _slots(
-    config: EnvConfig, spec: EnvSpec, seeds: NDArray[np.int64], changes: dict[str, Any]
+    config: EnvConfig,
+    spec: EnvSpec,
+    seeds: NDArray[np.int64],
+    changes: dict[str, Any],
+    tell: Tell = keep_quiet,
 ) -> VectorSlots:
     from ale_py.vector_env import AtariVectorEnv
 
@@ -93,5 +99,12 @@ def _slots(
     frames = arguments.get("frameskip", 4)
     if config.max_episode_steps is not None:
         arguments["max_num_frames_per_episode"] = config.max_episode_steps * frames
-    env = AtariVectorEnv(num_envs=len(seeds), **arguments)
-    return VectorSlots(config.id, env, seeds, frames_per_step=frames)
+    return VectorSlots(
+        config.id,
+        partial(AtariVectorEnv, num_envs=len(seeds), **arguments),
+        seeds,
+        config.step_seconds,
+        as_seed=lambda seeds: seeds,
+        frames_per_step=frames,
+        tell=tell,
+    )

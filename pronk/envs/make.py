@@ -1,15 +1,18 @@
 """From the experiment's environment to slots."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AsyncVectorEnv
+from numpy.typing import NDArray
 
 from pronk.config.schema import EnvConfig, Vectorization
 from pronk.envs import registry
 from pronk.envs.atari import AtariRecorder, atari, is_atari
-from pronk.envs.single import frames_per_step, single, workers
+from pronk.envs.failures import Tell, keep_quiet
+from pronk.envs.processes import ProcessSlots, processes
+from pronk.envs.single import frames_per_step, single
 from pronk.envs.slots import Recorder, SlotEnv
 from pronk.envs.sync import SyncSlots
 from pronk.envs.vector import VectorSlots, native
@@ -30,13 +33,16 @@ def describe(config: EnvConfig) -> EnvironmentSpec:
     return env.spec
 
 
-def make(config: EnvConfig, slots: int, seed: int | Sequence[int]) -> SlotEnv:
+def make(
+    config: EnvConfig, slots: int, seed: int | Sequence[int], tell: Tell = keep_quiet
+) -> SlotEnv:
     """N slots of the environment.
 
     Args:
         config: the experiment's.
         slots: N.
         seed: of `np.random.SeedSequence`; slots get independent seeds from it.
+        tell: hears of every failure of an environment, from any thread.
 
     Raises:
         Misconfigured: see `describe`.
@@ -46,16 +52,23 @@ def make(config: EnvConfig, slots: int, seed: int | Sequence[int]) -> SlotEnv:
     if spec is not None:
         with registry.building(f"environment {config.id}"):
             if is_atari(spec):
-                return atari(config, spec, seeds)
+                return atari(config, spec, seeds, tell)
             kwargs = dict(config.kwargs)
             if config.max_episode_steps is not None:
                 kwargs["max_episode_steps"] = config.max_episode_steps
-            return VectorSlots(config.id, native(spec.id, slots, kwargs), int(seeds[0]))
+            return VectorSlots(
+                config.id,
+                partial(native, spec.id, slots, kwargs),
+                seeds,
+                config.step_seconds,
+                as_seed=lambda seeds: int(seeds[0]),
+                tell=tell,
+            )
     if config.vectorization is Vectorization.ASYNC:
-        return _async(config, seeds.tolist())
-    envs = [single(config) for _ in range(slots)]
+        return _async(config, seeds, tell)
     with registry.building(f"environment {config.id}"):
-        return SyncSlots(config.id, envs, seeds.tolist())
+        build = partial(single, config)
+        return SyncSlots(config.id, build, seeds.tolist(), config.step_seconds, tell)
 
 
 def record(config: EnvConfig, seed: int | Sequence[int]) -> Recorder:
@@ -69,19 +82,26 @@ def record(config: EnvConfig, seed: int | Sequence[int]) -> Recorder:
     if spec is not None and is_atari(spec):
         with registry.building(f"environment {config.id}"):
             return AtariRecorder(config, spec, seeds)
-    env = single(config, render_mode="rgb_array")
     with registry.building(f"environment {config.id}"):
-        return SyncSlots(config.id, [env], seeds.tolist())
+        build = partial(single, config, render_mode="rgb_array")
+        return SyncSlots(config.id, build, seeds.tolist(), config.step_seconds)
 
 
-def _async(config: EnvConfig, seeds: Sequence[int]) -> VectorSlots:
-    probe = single(config)  # errors are clearer here than in a child
-    frames = frames_per_step(probe)
+def _async(config: EnvConfig, seeds: NDArray[np.int64], tell: Tell) -> ProcessSlots:
+    build = partial(single, config)
+    probe = build()  # errors are clearer here than in a child
     probe.close()
+    shown, taken = probe.observation_space, probe.action_space
     with registry.building(f"environment {config.id}"):
-        # Spawned, not forked: this process has threads. Copies are the caller's to make.
-        env = AsyncVectorEnv(workers(config, len(seeds)), copy=False, context="spawn")
-        return VectorSlots(config.id, env, seeds, frames)
+        return ProcessSlots(
+            config.id,
+            partial(processes, build, shown, taken, seeds.tolist()),
+            seeds,
+            config.step_seconds,
+            as_seed=lambda seeds: seeds.tolist(),
+            frames_per_step=frames_per_step(probe),
+            tell=tell,
+        )
 
 
 def _native_spec(config: EnvConfig) -> EnvSpec | None:
@@ -103,7 +123,7 @@ def _native_spec(config: EnvConfig) -> EnvSpec | None:
     return None
 
 
-def _seeds(seed: int | Sequence[int], slots: int) -> np.ndarray:
+def _seeds(seed: int | Sequence[int], slots: int) -> NDArray[np.int64]:
     """[slots] independent seeds below 2³¹, which every environment takes."""
     words = np.random.SeedSequence(seed).generate_state(slots, np.uint32)
     return (words >> 1).astype(np.int64)

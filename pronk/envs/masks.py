@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pronk.errors import Misconfigured
+from pronk.envs.failures import Unusable
 
 MASK = "action_mask"
 
@@ -19,14 +19,15 @@ def mask_row(given: Any, size: int) -> NDArray[np.bool_]:
         size: number of logits.
 
     Raises:
-        Misconfigured: the mask has another width.
+        Unusable: the mask has another width.
     """
     if given is None:
         return np.ones(size, np.bool_)
     parts = given if isinstance(given, tuple | list) else (given,)
     row = np.concatenate([np.ravel(part) for part in parts])
     if row.size != size:
-        raise Misconfigured(
-            f'info["action_mask"] has {row.size} entries, the discrete actions have {size} choices'
+        raise Unusable(
+            "shape",
+            f'info["action_mask"] has {row.size} entries, the discrete actions have {size} choices',
         )
     return row.astype(np.bool_)

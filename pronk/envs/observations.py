@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from pronk.envs.failures import Unusable
 from pronk.envs.paths import Path, check_unique, join, pick
 from pronk.errors import Misconfigured
 from pronk.wire.errors import WireError
@@ -44,10 +45,16 @@ class ObservationLayout:
         self.specs = tuple(spec for _, spec in self._leaves)
         check_unique("observation", [spec.name for spec in self.specs])
 
-    def arrays(self, observation: Any) -> dict[str, NDArray[Any]]:
-        """Batched observations of a vector environment as {name: [N, …]} of the specs' dtypes."""
+    def arrays(self, observation: Any, slots: int) -> dict[str, NDArray[Any]]:
+        """Batched observations of a vector environment as {name: [slots, …]} of the specs' dtypes.
+
+        Raises:
+            Unusable: they are of another shape or of values that the dtype cannot hold.
+        """
         return {
-            spec.name: np.asarray(pick(observation, path), dtype=spec.dtype)
+            spec.name: _fitting(
+                spec.name, pick(observation, path), (slots, *spec.shape), np.dtype(spec.dtype)
+            ).astype(spec.dtype, copy=False)
             for path, spec in self._leaves
         }
 
@@ -60,14 +67,20 @@ class ObservationLayout:
         return {spec.name: np.zeros((slots, *spec.shape), spec.dtype) for spec in self.specs}
 
     def writer(self, into: dict[str, NDArray[Any]]) -> Callable[[int, Any], None]:
-        """A function of (slot, its observation) that fills the slot's rows of `into`."""
-        rows = [(into[spec.name], path) for path, spec in self._leaves]
+        """A function of (slot, its observation) that fills the slot's rows of `into`.
+
+        It raises `Unusable` for an observation that does not fit its space.
+        """
+        rows = [
+            (_row_writer(spec.name, into[spec.name], np.dtype(self.spaces[spec.name].dtype)), path)
+            for path, spec in self._leaves
+        ]
         if len(rows) == 1 and not rows[0][1]:
-            return rows[0][0].__setitem__  # a plain Box: nothing is quicker
+            return rows[0][0]
 
         def write(slot: int, observation: Any) -> None:
-            for array, path in rows:
-                array[slot] = pick(observation, path)
+            for write_row, path in rows:
+                write_row(slot, pick(observation, path))
 
         return write
 
@@ -84,6 +97,41 @@ class ObservationLayout:
             case _:
                 self._leaves.append((path, _array_spec(space, join(path))))
                 self.spaces[join(path)] = space
+
+
+def _row_writer(name: str, array: NDArray[Any], dtype: np.dtype[Any]) -> Callable[[int, Any], None]:
+    """A function of (slot, value) that fills a row of `array`, quickly where values are `dtype`."""
+    shape = array.shape[1:]
+    takes_any = array.dtype.kind == "f"
+
+    def write(slot: int, value: Any) -> None:
+        try:
+            fits = value.shape == shape and (takes_any or value.dtype is dtype)
+        except AttributeError:  # a number, a list
+            fits = False
+        # A value of another shape would be stretched over the row without a word.
+        array[slot] = value if fits else _fitting(name, value, shape, array.dtype)
+
+    return write
+
+
+def _fitting(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """`value` as an array of `shape` whose numbers `dtype` can hold (rounded, not cut off).
+
+    Raises:
+        Unusable: it is no such array.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise Unusable("shape", f"observation {name!r} is no array: {error}") from None
+    if array.shape != shape:
+        raise Unusable(
+            "shape", f"observation {name!r} has the shape {array.shape} instead of {shape}"
+        )
+    if array.dtype.kind not in "biu" and not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise Unusable("shape", f"observation {name!r} is {array.dtype} instead of {dtype}")
+    return array
 
 
 def _is_text(space: spaces.Space[Any]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-from pronk.errors import Misconfigured
+from pronk.errors import Broken, Misconfigured
 
 Factory = Callable[..., gymnasium.Env[Any, Any]]
 
@@ -88,6 +88,8 @@ def building(what: str) -> Iterator[None]:
             yield
     except Misconfigured:
         raise
+    except Broken as error:
+        raise Misconfigured(str(error)) from error
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         said = " ".join(str(error).split())

@@ -1,16 +1,12 @@
 """One Gymnasium environment, as the experiment describes it."""
 
 import math
-import signal
-from functools import partial
 from typing import Any
 
 import gymnasium
-from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from pronk.config.schema import EnvConfig
-from pronk.envs.observations import ObservationLayout
 from pronk.envs.registry import building, import_attribute, resolve
 from pronk.errors import Misconfigured
 
@@ -48,30 +44,6 @@ def single(config: EnvConfig, render_mode: str | None = None) -> Env:
     if config.max_episode_steps and not isinstance(found, gymnasium.envs.registration.EnvSpec):
         env = TimeLimit(env, config.max_episode_steps)
     return _wrapped(env, config)
-
-
-class NamedArrays(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """Shows the named arrays of an environment, flat: shared memory takes no other spaces."""
-
-    def __init__(self, env: Env) -> None:
-        super().__init__(env)
-        self._layout = ObservationLayout(env.observation_space)
-        self.observation_space = spaces.Dict(self._layout.spaces)
-
-    def observation(self, observation: Any) -> dict[str, Any]:
-        """The arrays by name."""
-        return self._layout.single(observation)
-
-
-def worker(config: EnvConfig) -> Env:
-    """`single`, in a process of its own: Ctrl-C is the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return NamedArrays(single(config))
-
-
-def workers(config: EnvConfig, count: int) -> list[partial[Env]]:
-    """What makes each of `count` environments in processes of their own."""
-    return [partial(worker, config) for _ in range(count)]
 
 
 def frames_per_step(env: Env) -> int:

@@ -32,6 +32,17 @@ class StepResult(NamedTuple):
     """[N]"""
     action_mask: NDArray[np.bool_] | None
     """[N, A], see `Observation`."""
+    failed: NDArray[np.bool_] | None = None
+    """[N] the environment failed, see `SlotEnv`; None where none did."""
+
+    def dead(self, ended: NDArray[np.bool_], where: slice) -> NDArray[np.bool_]:
+        """Of slots `where`: the step leads to the first observation of an episode.
+
+        Args:
+            ended: [N] the step before ended an episode.
+            where: the slots.
+        """
+        return ended if self.failed is None else ended | self.failed[where]
 
 
 class SlotEnv(Protocol):
@@ -40,6 +51,10 @@ class SlotEnv(Protocol):
     Gymnasium's NEXT_STEP rule, in every implementation: the step that ends an episode returns the
     true final observation; the next step ignores its action and returns the reset observation with
     reward 0 and both flags False.
+
+    A slot whose environment fails (it raises, hangs, shows what its spec does not allow) gets a new
+    one in the same step, which for this slot is like a reset: its action counts for nothing, and
+    what it returns is the first observation of the new environment, reward 0 and both flags False.
     """
 
     @property
@@ -51,7 +66,11 @@ class SlotEnv(Protocol):
         """N."""
 
     def reset(self) -> Observation:
-        """Start new episodes in all slots; the first call uses the seed."""
+        """Start new episodes in all slots; the first call uses the seed.
+
+        Raises:
+            Broken: the environment fails again and again.
+        """
 
     def step(self, action: Arrays) -> StepResult:
         """Act once in every slot.
@@ -59,6 +78,9 @@ class SlotEnv(Protocol):
         Args:
             action: {name: [N, …]} as a policy chose it: discrete choices counted from 0,
                 continuous actions around [-1, 1] (mapped onto the bounds of the space here).
+
+        Raises:
+            Broken: the environment fails again and again.
         """
 
     def close(self) -> None:

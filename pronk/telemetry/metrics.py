@@ -16,6 +16,9 @@ FRAMES_PRODUCED = Counter(
     "pronk_frames_produced", "Environment frames played for training.", ["policy"]
 )
 UNROLLS_SENT = Counter("pronk_unrolls_sent", "Unrolls added to the buffer.", ["policy"])
+ENVIRONMENT_FAILURES = Counter(
+    "pronk_environment_failures", "Environments that failed and were replaced.", ["reason"]
+)
 POLICIES_ADOPTED = Counter("pronk_policies_adopted", "Versions an actor began to act with.")
 POLICIES_REFUSED = Counter(
     "pronk_policies_refused", "Versions an actor would not act with.", ["reason"]

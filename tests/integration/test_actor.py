@@ -1,6 +1,7 @@
 """A whole actor against a real parameter server and a real buffer."""
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -12,17 +13,21 @@ from pathlib import Path
 from typing import Any, Self
 
 import grpc
+import numpy as np
 import pytest
 import torch
 from cluster_clients import Client, Learner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from param_servers import ServerThread, eventually, free_port
 from pronk_actor import service
+from toy_envs import LENGTH
 
 from pronk import envs
+from pronk.envs.make import _seeds
 from pronk.nets.network import PolicyNetwork, build
 from pronk.policy.bundle import Bundle
 from pronk.policy.export import Exporter
+from pronk.telemetry import metrics
 from pronk.transport import cluster
 from pronk.transport.buffer import BufferKeys, Consumer
 from pronk.transport.redis import connect
@@ -339,6 +344,41 @@ def test_episodes_of_training_are_reported(place, valkey):
     assert summary.finished == len(carried)
     assert summary.started == summary.finished + 4
     assert summary.lost == 4  # those under way when the actor left
+
+
+def test_a_slot_that_fails_every_few_steps_costs_the_others_nothing(place, valkey):
+    """No row of what it sends is false: each leads to the next step of the same episode."""
+    seeds = _seeds([0, 0, pb.MEMBER_KIND_TRAIN, 0], 4)
+    kwargs = {"faults": dict.fromkeys(map(str, seeds[:3]), ""), "otherwise": "crash"}
+    env = f"{{id: 'toy_envs:Faulty', kwargs: {json.dumps(kwargs)}}}"
+    server, client = place(EXPERIMENT.replace("{id: CartPole-v1}", env))
+    counter = metrics.ENVIRONMENT_FAILURES.labels("crash")
+    before = counter._value.get()
+    with ActorThread(server) as actor:
+        learner = TestLearner(client, valkey.url)
+        learner.publish(1)
+        unrolls: list[Unroll] = []
+        while len(unrolls) < 20:
+            unrolls += learner.receive()
+
+        def lost() -> list[pb.EpisodeSummary]:
+            unrolls.extend(learner.receive())
+            return [e for e in client.status().episodes if e.finished > 20 and e.lost > 20]
+
+        eventually(lost)
+        assert actor.leave() < 5
+    failures = 0
+    for unroll in unrolls:
+        count, valid = unroll.obs["count"], unroll.valid
+        assert (count[1:] == np.where(valid, count[:-1] + 1, 0)).all()
+        assert (unroll.reward == np.where(valid, count[1:], 0)).all()
+        assert (unroll.terminated == (valid & (count[1:] == LENGTH))).all()
+        assert not unroll.terminated[:, 3].any()
+        assert {episode.slot for episode in unroll.episodes} <= {0, 1, 2}
+        assert all(episode.steps == LENGTH for episode in unroll.episodes)
+        failures += int((~valid[:, 3]).sum())
+    assert failures >= 20 * 2
+    assert counter._value.get() - before >= failures
 
 
 def actor_process(server: ServerThread, tmp_path: Path, *arguments: str, **env: str):

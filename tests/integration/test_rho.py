@@ -34,7 +34,7 @@ from pronk.wire.unroll import UnrollHeader
 from pronk.wire.validate import Expectation, check
 
 LENGTH = 6
-SLOTS = 2 * (LENGTH + 2)
+SLOTS = 3 * (LENGTH + 2)
 UNROLLS = 4
 
 VECTOR = (ArraySpec("default", "float32", (3,)),)
@@ -75,14 +75,14 @@ CASES = {
 
 
 class Scripted:
-    """Random observations; slot s's episodes take s // 2 + 1 steps, so that over the slots a reset
-    stands at every row; odd slots truncate, even ones terminate."""
+    """Random observations; slot s's episodes take s // 3 + 1 steps, so that over the slots a reset
+    stands at every row; by turns slots terminate, truncate, and fail in the step after."""
 
     def __init__(self, spec: EnvironmentSpec, seed: int) -> None:
         self.spec = spec
         self.slots = SLOTS
         self._rng = np.random.default_rng(seed)
-        self._lengths = np.arange(SLOTS) // 2 + 1
+        self._lengths = np.arange(SLOTS) // 3 + 1
         self._steps = np.zeros(SLOTS, np.int64)
         self._dead = np.zeros(SLOTS, np.bool_)
 
@@ -93,9 +93,12 @@ class Scripted:
         self._steps = np.where(self._dead, 0, self._steps + 1)
         ended = ~self._dead & (self._steps == self._lengths)
         reward = np.where(self._dead, 0, self._rng.normal(size=SLOTS)).astype(np.float32)
+        terminates, truncates, fails = np.arange(SLOTS) % 3 == np.arange(3)[:, None]
+        failed = self._dead & fails
         self._dead = ended
-        odd = np.arange(SLOTS) % 2 == 1
-        return StepResult(self._look(), reward, ended & ~odd, ended & odd, self._mask())
+        return StepResult(
+            self._look(), reward, ended & terminates, ended & truncates, self._mask(), failed
+        )
 
     def close(self) -> None:
         pass
@@ -183,7 +186,7 @@ def play(case: str, url: str) -> tuple[list[Batch], Trainer, torch.Tensor]:
 def test_equal_weights_give_rho_one(case: str, valkey: EmbeddedValkey) -> None:
     batches, trainer, values = play(case, valkey.url)
     spec = CASES[case][0]
-    resets = torch.zeros(LENGTH, dtype=torch.bool)
+    resets = torch.zeros(LENGTH, 3, dtype=torch.bool)
     for index, batch in enumerate(batches):
         with torch.no_grad():
             rows = trainer.network.unroll(
@@ -203,8 +206,8 @@ def test_equal_weights_give_rho_one(case: str, valkey: EmbeddedValkey) -> None:
         assert (rows.value[: len(acted)] - acted).abs().max() <= 1e-5
         loss = trainer.loss(batch)
         assert float(loss.rho_mean) == pytest.approx(1.0, abs=1e-5)
-        resets |= batch.reset[:LENGTH].any(1)
-    assert resets.all(), "the table needs a reset at every row"
+        resets |= batch.reset[:LENGTH].unflatten(1, (-1, 3)).any(1)
+    assert resets.all(), "the table needs a reset of every kind at every row"
 
 
 def test_other_weights_do_not(valkey: EmbeddedValkey) -> None:

@@ -16,6 +16,7 @@ from toy_policies import ready, replayed_log_prob
 
 from pronk import envs
 from pronk.config.schema import EnvConfig
+from pronk.envs.make import _seeds
 from pronk.wire.unroll import Unroll, UnrollHeader
 
 COUNTER = EnvConfig(id="toy_envs:Counter")
@@ -301,6 +302,21 @@ def test_episodes_are_reported_with_their_starts():
     ]
 
 
+FAULTY = EnvConfig(id="toy_envs:Faulty", kwargs={"otherwise": "crash"})
+
+
+def test_an_episode_whose_environment_fails_is_lost_and_the_next_one_begins():
+    stage = Stage(config=FAULTY)  # every other row fails
+    unrolls = stage.run_until(3)
+    assert not stage.reports.ends
+    assert sorted(stage.reports.starts) == [
+        ("default", 0, slot, number) for slot in range(2) for number in range(7)
+    ]
+    assert all(u.valid.tolist() == [[True] * 2, [False] * 2] * 2 for u in unrolls)
+    assert not any(u.episodes for u in unrolls)
+    assert stage.meter.stats().episodes == 0
+
+
 def test_several_policies_share_one_environment():
     """Each has its slots, its versions and unrolls of its own length."""
     policies = {"red": (range(2), 4), "blue": (range(2, 5), 6)}
@@ -368,3 +384,32 @@ def test_evaluation_plays_one_episode_per_slot_and_round(greedy):
         ]
     )
     assert (meter.steps, meter.episodes, meter.unrolls) == (27, 9, 0)
+
+
+def test_an_episode_that_is_lost_in_evaluation_is_played_again_under_another_number():
+    once = {str(_seeds(0, 2)[1]): "crash"}  # the first environment of slot 1
+    env = envs.make(EnvConfig(id="toy_envs:Faulty", kwargs={"faults": once}), 2, 0)
+    source = FakeSource(env.spec, 4)
+    agent = Agent(env.spec, 2, source.newest(), np.random.default_rng(0))
+    reports, stop = FakeReports(), threading.Event()
+    ended = reports.ended
+
+    def after_round(policy, finished) -> None:
+        ended(policy, finished)
+        if len(reports.ends) == 6:
+            stop.set()
+
+    reports.ended = after_round
+    EvaluateLoop(
+        env,
+        [Part("default", slice(0, 2), agent)],
+        {"default": source},
+        Meter(2, 1),
+        reports,
+        beat=lambda: None,
+        finished=lambda: False,
+    ).run(stop)
+    rounds = [(0, 0), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)]
+    assert [(slot, number) for _, _, slot, number in reports.ends] == rounds
+    starts = [(slot, number) for _, _, slot, number in reports.starts]
+    assert starts == [(0, 0), (1, 0), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)]

@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 
 from pronk import envs
 from pronk.config.schema import EnvConfig, NetworkConfig
-from pronk.errors import Misconfigured
+from pronk.envs.make import _seeds
+from pronk.errors import Broken, Misconfigured
 from pronk.nets.network import build
 from pronk.policy.bundle import Bundle
 from pronk.policy.export import Exporter
@@ -92,12 +93,23 @@ def test_a_stopped_evaluation_returns_what_it_has():
     assert len(ended) == 1
 
 
+def test_an_environment_that_lets_no_episode_end_cannot_be_judged_in():
+    config = EnvConfig(id="toy_envs:Faulty", kwargs={"otherwise": "crash"})
+    env = envs.make(config, 2, 0)
+    agent = Agent(env.spec, 2, ready(env.spec, 0), np.random.default_rng(0))
+    parts = [Part("default", slice(0, 2), agent)]
+    with pytest.raises(Broken, match=r"Faulty \(slot 0\) failed in 20 episodes in a row"):
+        play_episodes(env, parts, np.array([1, 1]), threading.Event())
+
+
 # The command
 
 
-def store(folder: Path, env_id: str, number: int = 7, policy: str = "default", **network) -> Path:
+def store(
+    folder: Path, env_id: str, number: int = 7, policy: str = "default", env=None, **network
+) -> Path:
     """A policy's folder with random weights."""
-    config = EnvConfig(id=env_id)
+    config = EnvConfig(id=env_id, **(env or {}))
     torch.manual_seed(number)
     net = build(envs.describe(config), NetworkConfig(**network))
     exporter = Exporter(net, policy, env=config)
@@ -156,6 +168,17 @@ def test_the_table_says_what_was_played(run_dir):
     result = CliRunner().invoke(_app(), [str(run_dir), "--episodes", "3"])
     for words in ("default, version 10", "CartPole-v1", "3 episodes", "±"):
         assert words in result.stdout
+
+
+def test_episodes_in_which_the_environment_fails_are_told_and_played_again(tmp_path):
+    once = {str(_seeds(0, 3)[1]): "crash"}
+    kwargs = {"faults": once}
+    folder = store(tmp_path, "toy_envs:Faulty", env={"kwargs": kwargs}, kwargs={"hidden": [4]})
+    report = invoke(folder, "--episodes", 3)
+    assert (report["episodes"], report["episodes_lost"]) == (3, 1)
+    assert report["return_min"] == report["return_max"] == 1 + 2 + 3
+    result = CliRunner().invoke(_app(), [str(folder), "--episodes", "3"])
+    assert "1 more, in which the environment failed" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from toy_policies import CORE, derive, ready, replayed_log_prob
 
 from pronk import envs
 from pronk.config.schema import EnvConfig, NetworkConfig
+from pronk.envs import Observation, StepResult
 from pronk.wire.entries import ENTRY_BYTES, groups, slot_bytes
 from pronk.wire.spec import ArraySpec, DiscreteSpec, EnvironmentSpec
 from pronk.wire.unroll import Episode, Unroll, UnrollHeader
@@ -200,6 +201,67 @@ def test_frames_count_the_action_repeat():
     ends = np.array([[False], [False], [True]])
     (end,) = tracker.advance(rows.astype(np.float32), rows, ends, (1, 5), np.array([2], np.int32))
     assert end.episode == Episode(3.0, 3, 12, 2, 7, 0)
+
+
+class Script:
+    """Numbered observations; slot s's first episode is cut off before row s: truncated, or the
+    environment fails in that row, which is all the difference."""
+
+    def __init__(self, spec: EnvironmentSpec, slots: int, *, fails: bool) -> None:
+        self.spec, self.slots, self._fails = spec, slots, fails
+        self._row = 0
+
+    def reset(self) -> Observation:
+        return Observation(self._look(), None)
+
+    def step(self, action) -> StepResult:
+        row, slots = self._row, np.arange(self.slots)
+        self._row += 1
+        reward = np.where(slots == row, 0, row + slots / 10).astype(np.float32)
+        never = np.zeros(self.slots, np.bool_)
+        if self._fails:
+            return StepResult(self._look(), reward, never, never, None, slots == row)
+        return StepResult(self._look(), reward, never, slots == row + 1, None)
+
+    def _look(self):
+        return {"default": np.stack([np.arange(self.slots), [self._row] * self.slots], 1) / 10}
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_a_failure_leaves_the_rows_of_a_truncated_episode(rows):
+    """At every row of every unroll: nothing false is learned from where an environment failed."""
+    spec = EnvironmentSpec(
+        "toy", (ArraySpec("default", "float32", (2,)),), (DiscreteSpec("default", (2,)),)
+    )
+    played = []
+    for fails in (True, False):
+        agent = Agent(spec, 9, ready(spec, 0), np.random.default_rng(1))
+        player = Player(spec, Seat("default", range(9), rows), agent)
+        env = Script(spec, 9, fails=fails)
+        player.restart(env.reset())
+        if not fails:
+            player._dead[0] = True  # its first episode ended before row 0
+        unrolls, lost = [], []
+        for _ in range(9 // rows):
+            for _ in range(rows):
+                player.record(env.step(player.act()))
+            unrolls.append(player.finish(HEADER)[0])
+            lost += player.lost
+        played.append(unrolls)
+        if fails:
+            assert lost == [(slot, 0) for slot in range(9 // rows * rows)]
+    for failed, truncated in zip(*played, strict=True):
+        assert not failed.truncated.any()
+        assert not failed.episodes
+        for field in fields(Unroll):
+            if field.name in ("truncated", "episodes", "header"):
+                continue
+            one, other = getattr(failed, field.name), getattr(truncated, field.name)
+            np.testing.assert_equal(one, other, err_msg=field.name)
+        np.testing.assert_allclose(
+            replayed_log_prob(spec, failed), failed.behaviour_log_prob, atol=1e-6
+        )
+    assert all((~unroll.valid).sum() == rows for unroll in played[0])
 
 
 # Splitting

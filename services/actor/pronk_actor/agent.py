@@ -159,8 +159,8 @@ class Agent:
         Args:
             action: {name: [N, …]} that was chosen.
             reward: [N] that followed.
-            was_dead: [N] the step was a reset transition, so the next observation is the first of
-                an episode.
+            was_dead: [N] the step was a reset transition, or failed, so the next observation is
+                the first of an episode.
         """
         if was_dead.any():
             alive = ~was_dead

@@ -19,7 +19,11 @@ class Ended(NamedTuple):
 class EpisodeTracker:
     """Adds up N slots, unroll by unroll; an episode may span many of them.
 
-    Returns are sums of raw rewards in float64.
+    Returns are sums of raw rewards in float64. A dead row that does not follow an end is a failure
+    of the environment: what was open there is lost, and the next episode begins.
+
+    Attributes:
+        lost: (slot, number) of the episodes lost in the newest rows.
     """
 
     def __init__(self, slots: NDArray[np.int32], frames_per_step: int, number: int = 0) -> None:
@@ -36,6 +40,8 @@ class EpisodeTracker:
         self._steps = np.zeros(len(slots), np.int64)
         self._numbers = [number] * len(slots)
         self._versions: list[PolicyVersion] = []
+        self._over = np.zeros(len(slots), np.bool_)
+        self.lost: list[tuple[int, int]] = []
 
     def advance(
         self,
@@ -49,7 +55,7 @@ class EpisodeTracker:
 
         Args:
             reward: raw.
-            valid: False on reset transitions.
+            valid: False on reset transitions and where an environment failed.
             ended: terminated or truncated.
             version: the one that acted.
             task: [N]
@@ -62,8 +68,11 @@ class EpisodeTracker:
         # What each slot's earlier episodes contributed to its running sums.
         past_return = np.zeros(len(self._slots))
         past_steps = np.zeros(len(self._slots), np.int64)
+        lost = ~valid & ~np.concatenate([self._over[None], ended[:-1]])
+        self._over = ended[-1].copy()
+        self.lost = []
         finished = []
-        for slot, row in zip(*np.nonzero(ended.T), strict=True):
+        for slot, row in zip(*np.nonzero((ended | lost).T), strict=True):
             length = int(steps[row, slot] - past_steps[slot])
             episode = Episode(
                 episode_return=float(returns[row, slot] - past_return[slot]),
@@ -73,7 +82,10 @@ class EpisodeTracker:
                 slot=int(self._slots[slot]),
                 number=self._numbers[slot],
             )
-            finished.append(Ended(episode, self._versions[slot]))
+            if lost[row, slot]:
+                self.lost.append((episode.slot, episode.number))
+            else:
+                finished.append(Ended(episode, self._versions[slot]))
             past_return[slot], past_steps[slot] = returns[row, slot], steps[row, slot]
             self._numbers[slot] += 1
             self._versions[slot] = version

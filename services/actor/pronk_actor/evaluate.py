@@ -61,9 +61,16 @@ def _play(stored: "StoredPolicy", episodes: int, seed: int, *, greedy: bool) -> 
 
     slots = min(episodes, _MAX_SLOTS)
     env = envs.make(stored.env, slots, seed)
+    lost: list[tuple[str, int, int]] = []
     try:
         part = Part("", slice(0, slots), stored.agent(env, seed, greedy=greedy))
-        ended = play_episodes(env, [part], quota(episodes, slots), threading.Event())[""]
+        ended = play_episodes(
+            env,
+            [part],
+            quota(episodes, slots),
+            threading.Event(),
+            lost=lambda *episode: lost.append(episode),
+        )[""]
     finally:
         env.close()
     returns = np.array([end.episode.episode_return for end in ended])
@@ -77,6 +84,7 @@ def _play(stored: "StoredPolicy", episodes: int, seed: int, *, greedy: bool) -> 
         "actions": "most likely" if greedy else "sampled",
         "seed": seed,
         "episodes": len(returns),
+        "episodes_lost": len(lost),
         "return_mean": float(returns.mean()),
         "return_std": float(returns.std()),
         "return_min": float(returns.min()),
@@ -107,6 +115,8 @@ def _show(report: dict[str, Any]) -> None:
     table.add_row("policy", f"{report['policy']}, version {report['number']}")
     table.add_row("learned", f"{report['frames']:,} frames of {report['environment']}")
     table.add_row("played", f"{report['episodes']} episodes, {report['actions']} actions")
+    if report["episodes_lost"]:
+        table.add_row("lost", f"{report['episodes_lost']} more, in which the environment failed")
     table.add_row(
         "return", f"[bold]{report['return_mean']:.2f} ± {report['return_std']:.2f}[/bold]"
     )

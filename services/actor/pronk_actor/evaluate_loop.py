@@ -37,20 +37,21 @@ class EvaluateLoop:
         self._reports = reports
         self._beat = beat
         self._finished = finished
+        self._number = 0
+        """Of the episodes that the next round begins with: no slot has had it."""
 
     def run(self, stop: threading.Event) -> None:
         """Play until `stop` is set; a round that was begun is given up."""
-        number = 0
         while not stop.is_set():
             self._beat()
             if self._finished():
                 with self._meter.blocked():
                     stop.wait(_WAIT_SECONDS)
             else:
-                self._round(number, stop)
-                number += 1
+                self._round(stop)
 
-    def _round(self, number: int, stop: threading.Event) -> None:
+    def _round(self, stop: threading.Event) -> None:
+        number = self._number
         for part in self._parts:
             newest = self._sources[part.policy].newest()
             if newest.version > part.agent.policy.version:
@@ -59,8 +60,17 @@ class EvaluateLoop:
             slots, acting = range(part.where.start, part.where.stop), part.agent.policy
             self._reports.began(part.policy, acting.version, [(slot, number) for slot in slots])
         once = np.ones(self._env.slots, np.int64)
-        played = play_episodes(self._env, self._parts, once, stop, number=number, beat=self._beat)
+        self._number += 1
+        played = play_episodes(
+            self._env, self._parts, once, stop, number=number, beat=self._beat, lost=self._lost
+        )
         for policy, ended in played.items():
             self._reports.ended(policy, ended)
             self._meter.count(sum(end.episode.steps for end in ended), len(ended), unrolls=0)
         self._meter.worked()
+
+    def _lost(self, policy: str, slot: int, number: int) -> None:
+        """Another episode begins in the slot: told so, the parameter server counts a lost one."""
+        part = next(part for part in self._parts if part.policy == policy)
+        self._reports.began(policy, part.agent.policy.version, [(slot, number + 1)])
+        self._number = max(self._number, number + 2)

@@ -8,8 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pronk.envs.slots import Arrays, SlotEnv, StepResult
+from pronk.errors import Broken
 from pronk_actor.agent import Agent
 from pronk_actor.episodes import Ended, EpisodeTracker
+
+_MOST_LOST = 20
+"""Episodes of a slot that environments may lose in a row."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,11 @@ def play_episodes(
     *,
     number: int = 0,
     beat: Callable[[], None] | None = None,
+    lost: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, list[Ended]]:
     """Reset all slots and play until each has finished its episodes.
+
+    An episode whose environment fails does not count; another is played in its stead.
 
     Args:
         env: all slots.
@@ -49,20 +56,24 @@ def play_episodes(
         stop: ends the play early; what has ended by then is returned.
         number: of the episodes that begin now.
         beat: called with every step.
+        lost: called with policy, slot and number of an episode whose environment failed.
 
     Returns:
         {policy: its episodes, in the order in which they ended}
+
+    Raises:
+        Broken: an environment fails too often for its episodes to be finished.
     """
     spec = env.spec
     numbers = np.arange(env.slots, dtype=np.int32)
     trackers = [EpisodeTracker(numbers[p.where], spec.frames_per_step, number) for p in parts]
     finished: dict[str, list[Ended]] = {part.policy: [] for part in parts}
-    left = episodes.copy()
+    tally = _Tally(spec.environment, episodes)
     obs, mask = env.reset()
     for part in parts:
         part.agent.restart()
     dead = np.zeros(env.slots, np.bool_)
-    while (left > 0).any() and not stop.is_set():
+    while tally.left.any() and not stop.is_set():
         if beat is not None:
             beat()
         choices = [
@@ -75,12 +86,45 @@ def play_episodes(
         result = env.step(joined(choices))
         for part, tracker, choice in zip(parts, trackers, choices, strict=True):
             for end in _advance(part, tracker, choice, result, dead):
-                if left[end.episode.slot] > 0:
-                    left[end.episode.slot] -= 1
+                if tally.ended(end.episode.slot):
                     finished[part.policy].append(end)
+            for slot, which in tracker.lost:
+                if tally.lost(slot) and lost is not None:
+                    lost(part.policy, slot, which)
         dead = result.terminated | result.truncated
         obs, mask = result.obs, result.action_mask
     return finished
+
+
+class _Tally:
+    """Episodes that are still to be played.
+
+    Attributes:
+        left: [N]
+    """
+
+    def __init__(self, environment: str, episodes: NDArray[np.int64]) -> None:
+        self.left = episodes.copy()
+        self._environment = environment
+        self._lost_in_a_row = np.zeros(len(episodes), np.int64)
+
+    def ended(self, slot: int) -> bool:
+        """An episode of the slot ended; whether it counts."""
+        counts = bool(self.left[slot])
+        self.left[slot] -= counts
+        self._lost_in_a_row[slot] = 0
+        return counts
+
+    def lost(self, slot: int) -> bool:
+        """The environment failed in an episode of the slot; whether it would have counted."""
+        counts = bool(self.left[slot])
+        self._lost_in_a_row[slot] += counts
+        if self._lost_in_a_row[slot] >= _MOST_LOST:
+            raise Broken(
+                f"environment {self._environment} (slot {slot}) failed in {_MOST_LOST} episodes in "
+                "a row, too often for one to end"
+            )
+        return counts
 
 
 def joined(parts: Sequence[Arrays]) -> Arrays:
@@ -97,7 +141,8 @@ def _advance(
     result: StepResult,
     dead: NDArray[np.bool_],
 ) -> list[Ended]:
-    reward, was_dead = result.reward[part.where].copy(), dead[part.where]
+    reward = result.reward[part.where].copy()
+    was_dead = result.dead(dead[part.where], part.where)
     part.agent.observe(choice, reward, was_dead)
     ended = result.terminated[part.where] | result.truncated[part.where]
     return tracker.advance(

@@ -30,9 +30,12 @@ def film(recorder: Recorder, agent: Agent) -> list[Image.Image]:
     dead = np.zeros(1, np.bool_)
     for step in range(1, MAX_STEPS):
         action = agent.act(obs, mask).action
-        obs, reward, terminated, truncated, mask = recorder.step(action)
-        agent.observe(action, reward.copy(), dead)
-        ended = bool(terminated[0] or truncated[0])
+        result = recorder.step(action)
+        if result.failed is not None:
+            break  # what it shows now is another episode
+        obs, mask = result.obs, result.action_mask
+        agent.observe(action, result.reward.copy(), dead)
+        ended = bool(result.terminated[0] or result.truncated[0])
         if ended or step % every == 0:
             pictures.append(_shrunk(recorder.render()))
         if ended:

@@ -20,11 +20,13 @@ from pronk.transport.settings import Settings
 from pronk.wire.spec import EnvironmentSpec
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk_actor.agent import Agent
+from pronk_actor.failures import FailureLog
 from pronk_actor.meter import Meter
 from pronk_actor.policy_source import PolicySource
 from pronk_actor.reports import EpisodeReports
 
 _WAIT_SECONDS = 0.2
+_LIVENESS_SECONDS = 60.0
 _ENV_SEEDS, _ACTION_SEEDS = 0, 1
 
 
@@ -47,7 +49,8 @@ class Place:
     def make_env(self) -> envs.SlotEnv:
         """All slots of the actor."""
         experiment = self.experiment
-        env = envs.make(experiment.env, experiment.actor.slots, self._seeds(_ENV_SEEDS))
+        seeds = self._seeds(_ENV_SEEDS)
+        env = envs.make(experiment.env, experiment.actor.slots, seeds, FailureLog())
         return self.stack.enter_context(closing(env))
 
     def make_agent(self, policy: str, *, greedy: bool = False) -> Agent:
@@ -102,7 +105,8 @@ def join(
     """
     settings = environment.load()
     logs.setup("actor", settings.log_level)
-    health = stack.enter_context(closing(Health(settings.health_listen)))
+    limit = experiment.env.step_seconds + _LIVENESS_SECONDS  # a hang is told before it is seen
+    health = stack.enter_context(closing(Health(settings.health_listen, limit=limit)))
     metrics_port = metrics.serve(settings.metrics_listen.host, settings.metrics_listen.port)
     spec = envs.describe(experiment.env)
     channel = stack.enter_context(closing(connect(settings)))

@@ -58,6 +58,11 @@ class Player:
         """Rows until the unroll is full."""
         return self.seat.unroll_length - self._row
 
+    @property
+    def lost(self) -> list[tuple[int, int]]:
+        """(slot, number) of the episodes of the newest unroll whose environment failed."""
+        return self._tracker.lost
+
     def restart(self, observation: Observation) -> None:
         """The environments were reset: take their first observation."""
         self.agent.restart()
@@ -80,9 +85,10 @@ class Player:
     def record(self, result: StepResult) -> None:
         """Take what followed the actions, of all slots of the actor."""
         rollout, row = self._rollout, self._row
-        rollout.followed(row, result, self.seat.where, self._dead)
+        dead = result.dead(self._dead, self.seat.where)
+        rollout.followed(row, result, self.seat.where, dead)
         action = {name: array[row] for name, array in rollout.action.items()}
-        self.agent.observe(action, rollout.reward[row], self._dead)
+        self.agent.observe(action, rollout.reward[row], dead)
         self._dead = rollout.terminated[row] | rollout.truncated[row]
         self._row += 1
 

@@ -76,7 +76,7 @@ class Rollout:
             row: t.
             result: of the step.
             where: the slots in the environment.
-            dead: [N] the step was a reset transition.
+            dead: [N] the step was a reset transition, or failed.
         """
         self.reward[row] = result.reward[where]
         self.terminated[row] = result.terminated[where]

@@ -133,8 +133,8 @@ class TrainLoop:
         frames = self._meter.count(unroll.steps, len(ended), unrolls=1)
         metrics.FRAMES_PRODUCED.labels(policy).inc(frames)
         self._reports.ended(policy, ended)
-        following = [(end.episode.slot, end.episode.number + 1) for end in ended]
-        self._reports.began(policy, version, following)
+        over = [(end.episode.slot, end.episode.number) for end in ended] + cast.player.lost
+        self._reports.began(policy, version, [(slot, number + 1) for slot, number in over])
         if cast.sender.offer(unroll, 0):
             return
         with self._meter.blocked():
