@@ -63,7 +63,8 @@ class Inspector:
 
 def _finite(array: NDArray[np.floating]) -> bool:
     """Four times as quick as looking at every element; what overflows is looked at again."""
-    return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
+    flat = array.ravel("K")
+    return math.isfinite(flat.dot(flat)) or bool(np.isfinite(array).all())
 
 
 def _is_bounded(spec: ArraySpec) -> bool:

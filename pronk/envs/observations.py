@@ -129,7 +129,11 @@ def _fitting(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
         raise Unusable(
             "shape", f"observation {name!r} has the shape {array.shape} instead of {shape}"
         )
-    if array.dtype.kind not in "biu" and not np.can_cast(array.dtype, dtype, "same_kind"):
+    if (
+        array.dtype != dtype
+        and array.dtype.kind not in "biu"
+        and not np.can_cast(array.dtype, dtype, "same_kind")
+    ):
         raise Unusable("shape", f"observation {name!r} is {array.dtype} instead of {dtype}")
     return array
 

@@ -381,9 +381,11 @@ def test_a_slot_that_fails_every_few_steps_costs_the_others_nothing(place, valke
     assert counter._value.get() - before >= failures
 
 
-def actor_process(server: ServerThread, tmp_path: Path, *arguments: str, **env: str):
+def actor_process(
+    server: ServerThread, tmp_path: Path, *arguments: str, text: str = EXPERIMENT, **env: str
+):
     config = tmp_path / "experiment.yaml"
-    config.write_text(EXPERIMENT)
+    config.write_text(text)
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "pronk.cli.main", "actor", "--config", config, *arguments],
         env={**os.environ, **env},
@@ -421,6 +423,26 @@ def test_a_process_that_has_no_policy_yet_leaves_as_well(place, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 0
+
+
+def test_a_process_whose_environment_always_fails_ends_with_one_line(place, valkey, tmp_path):
+    """With status 1, not 2: its supervisor starts it again, which may help."""
+    env = "{id: 'toy_envs:Faulty', kwargs: {otherwise: crash, at: 1}}"
+    text = EXPERIMENT.replace("{id: CartPole-v1}", env)
+    server, client = place(text)
+    variables = {"PRONK_HEALTH_LISTEN": "127.0.0.1:0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = actor_process(server, tmp_path, text=text, **variables)
+    try:
+        TestLearner(client, valkey.url).publish(1)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 1, errors
+    assert [line for line in errors.splitlines() if not line.startswith("{")] == [
+        "pronk: environment toy_envs:Faulty (slot 0) failed 5 times in a row: "
+        "RuntimeError: the simulator is gone"
+    ]
+    assert errors.count('"event": "environment_failed"') == 1
 
 
 @pytest.mark.parametrize(
