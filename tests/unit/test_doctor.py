@@ -37,6 +37,7 @@ def run_dir(tmp_path: Path) -> Path:
             experiment_hash="abc",
             experiment="name: tiny\n",
             rng=[1],
+            trained={},
         )
         checkpoint.save(folder / "checkpoints", saved, keep=3)
     store = Store(folder / "server")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from toy_envs import Nested
 
 from pronk.envs.actions import ActionLayout
+from pronk.envs.failures import Unusable
 from pronk.envs.masks import mask_row
 from pronk.envs.observations import ObservationLayout
 from pronk.errors import Misconfigured
@@ -47,7 +48,7 @@ def test_batched_and_single_observations_agree():
         "kind": np.stack([row["kind"] for row in rows]),
         "frame": np.stack([row["frame"] for row in rows]),
     }
-    arrays = layout.arrays(batched)
+    arrays = layout.arrays(batched, 4)
     assert arrays.keys() == written.keys() == {spec.name for spec in layout.specs}
     for spec in layout.specs:
         np.testing.assert_array_equal(arrays[spec.name], written[spec.name])
@@ -138,5 +139,5 @@ def test_masks_in_one_array_or_several():
     assert mask_row(np.array([1, 0, 1], np.int8), 3).tolist() == [True, False, True]
     assert mask_row((np.array([1, 0]), np.array([0, 1, 1])), 5).tolist() == [1, 0, 0, 1, 1]
     assert mask_row(None, 2).all()
-    with pytest.raises(Misconfigured, match=r"2 entries.*3 choices"):
+    with pytest.raises(Unusable, match=r"2 entries.*3 choices"):
         mask_row(np.ones(2), 3)
