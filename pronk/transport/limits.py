@@ -1,8 +1,9 @@
-"""So that one bad member cannot starve the rest: how often each connection may call.
+"""What every call must pass before its method sees it: one bad member cannot starve the rest.
 
 Members ask a few times a second, a fast learner some fifty. Whoever asks more often is refused for
 the moment (RESOURCE_EXHAUSTED), which clients wait out like an outage. A connection is one process:
-what gRPC knows of a caller that the caller cannot choose.
+what gRPC knows of a caller that the caller cannot choose. A request that is no message is refused
+and counted like any other bad one.
 """
 
 import time
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from pronk.telemetry import metrics
 
@@ -55,8 +57,8 @@ class TokenBuckets:
         return len(self._full_at)
 
 
-class RateInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses calls of connections that call too often."""
+class DoorInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses calls of connections that call too often, and requests that are no message."""
 
     def __init__(self) -> None:
         self._buckets = TokenBuckets(CALLS_PER_SECOND, BURST)
@@ -72,30 +74,75 @@ class RateInterceptor(grpc.aio.ServerInterceptor):
             return None  # no such method: UNIMPLEMENTED
         method = handler_call_details.method.rpartition("/")[2]
         kind = f"{_name(handler.request_streaming)}_{_name(handler.response_streaming)}"
-        behaviour = self._streamed if handler.response_streaming else self._answered
-        return handler._replace(**{kind: behaviour(method, getattr(handler, kind))})
+        guarded = self._streamed if handler.response_streaming else self._answered
+        behaviour = guarded(method, getattr(handler, kind), handler.request_streaming)
+        read = handler.request_deserializer
+        return handler._replace(request_deserializer=_tolerant(read), **{kind: behaviour})
 
-    def _answered(self, method: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+    def _answered(
+        self, method: str, inner: Callable[..., Any], streaming: bool
+    ) -> Callable[..., Any]:
         async def answer(request: Any, context: _Context) -> Any:
-            await self._admit(method, context)
-            return await inner(request, context)
+            return await inner(await self._admit(method, request, context, streaming), context)
 
         return answer
 
-    def _streamed(self, method: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+    def _streamed(
+        self, method: str, inner: Callable[..., Any], streaming: bool
+    ) -> Callable[..., Any]:
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            await self._admit(method, context)
-            async for answer in inner(request, context):
+            admitted = await self._admit(method, request, context, streaming)
+            async for answer in inner(admitted, context):
                 yield answer
 
         return stream
 
-    async def _admit(self, method: str, context: _Context) -> None:
-        if self._buckets.take(context.peer()):
-            return
-        code = grpc.StatusCode.RESOURCE_EXHAUSTED
-        metrics.RPC_REFUSED.labels(method, code.name).inc()
-        await context.abort(code, f"more than {CALLS_PER_SECOND:g} calls a second: call less often")
+    async def _admit(self, method: str, request: Any, context: _Context, streaming: bool) -> Any:
+        """The request, or requests, that the method is to see; ends calls that it is not to see."""
+        if not self._buckets.take(context.peer()):
+            why = f"more than {CALLS_PER_SECOND:g} calls a second: call less often"
+            await _refuse(method, context, grpc.StatusCode.RESOURCE_EXHAUSTED, why)
+        if streaming:
+            return _messages(method, request, context)
+        await _check(method, request, context)
+        return request
+
+
+class _Unreadable:
+    """What stands for a request whose bytes are no message."""
+
+
+def _tolerant(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """As `read`, without the traceback that gRPC logs for bytes of anybody's making."""
+    if read is None:
+        return None
+
+    def tolerant(data: bytes) -> Any:
+        try:
+            return read(data)
+        except DecodeError:
+            return _Unreadable()
+
+    return tolerant
+
+
+async def _messages(
+    method: str, requests: AsyncIterator[Any], context: _Context
+) -> AsyncIterator[Any]:
+    async for request in requests:
+        await _check(method, request, context)
+        yield request
+
+
+async def _check(method: str, request: Any, context: _Context) -> None:
+    if isinstance(request, _Unreadable):
+        why = "the request is no message of this method"
+        await _refuse(method, context, grpc.StatusCode.INVALID_ARGUMENT, why)
+
+
+async def _refuse(method: str, context: _Context, code: grpc.StatusCode, why: str) -> None:
+    metrics.RPC_REFUSED.labels(method, code.name).inc()
+    await context.abort(code, why)
 
 
 def _name(streaming: bool) -> str:

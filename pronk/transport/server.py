@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha import reflection
 from pronk.errors import Misconfigured
 from pronk.telemetry import metrics
 from pronk.transport.channels import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES
-from pronk.transport.limits import RateInterceptor
+from pronk.transport.limits import DoorInterceptor
 from pronk.transport.listening import check_free
 from pronk.transport.security import (
     ALL_ROLES,
@@ -61,7 +61,7 @@ def create_server(
     credentials = server_credentials(settings)
     required = {**required_roles(services), _REFLECTION: ALL_ROLES}
     server = grpc.aio.server(
-        interceptors=(RoleInterceptor(required, authority), RateInterceptor()),
+        interceptors=(RoleInterceptor(required, authority), DoorInterceptor()),
         options=_OPTIONS,
         maximum_concurrent_rpcs=MAX_CALLS,
     )
