@@ -3,11 +3,12 @@
 Seeded; bytes are edited under a right checksum, since wrong ones are refused before they are read.
 """
 
+import math
 import random
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import grpc
@@ -23,7 +24,7 @@ from pronk.transport.limits import CALLS_PER_SECOND
 from pronk.wire import codec
 from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.errors import WireError
-from pronk.wire.v1 import blobs_pb2
+from pronk.wire.v1 import blobs_pb2, tensor_pb2, unroll_pb2
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.validate import Expectation, check
 
@@ -61,13 +62,34 @@ def edited(body: bytes, chance: random.Random) -> bytes:
     return bytes(spoiled)
 
 
+def poisoned(body: bytes, chance: random.Random) -> bytes:
+    """The message with one element of one array replaced by what does not belong there."""
+    message = unroll_pb2.Unroll.FromString(body)
+    tensors = [t for t in tensors_of(message) if len(t.data) >= 4]
+    tensor = chance.choice(tensors)
+    data = bytearray(tensor.data)
+    at = 4 * chance.randrange(len(data) // 4)
+    wild = chance.choice((math.nan, math.inf, -math.inf, 3e38))
+    data[at : at + 4] = chance.choice((struct.pack("<f", wild), b"\xff\xff\xff\x7f", b"\xff" * 4))
+    tensor.data = bytes(data)
+    return message.SerializeToString()
+
+
+def tensors_of(message: Message) -> Iterator[tensor_pb2.Tensor]:
+    """All arrays of an unroll."""
+    for _, value in message.ListFields():
+        for each in value if isinstance(value, Iterable) else [value]:
+            if isinstance(each, tensor_pb2.Tensor):
+                yield each
+
+
 def test_spoiled_unrolls_are_refused_under_a_reason() -> None:
     chance = random.Random(1)
     reasons: Counter[str] = Counter()
     for number in range(UNROLLS):
         if number % 100 == 0:
             whole = codec.encode(sample(RICH, RICH_CORE, rows=3, slots=2, seed=number))
-        body = edited(whole[10:], chance)
+        body = chance.choice((edited, poisoned))(whole[10:], chance)
         frame = struct.pack("<4sHI", b"PRNK", CONTRACT_VERSION, zlib.crc32(body)) + body
         try:
             unroll = codec.decode(frame)
@@ -76,7 +98,8 @@ def test_spoiled_unrolls_are_refused_under_a_reason() -> None:
             reasons[error.reason] += 1
         else:
             reasons["sound"] += 1
-            assert np.isfinite(unroll.reward).all()
+            floats = (unroll.reward, unroll.behaviour_log_prob, unroll.last_reward)
+            assert all(np.isfinite(array).all() for array in floats)
     assert sum(reasons.values()) == UNROLLS
     assert len(reasons) > 5, "edits reach many checks"
     assert reasons["sound"] < UNROLLS / 2
