@@ -19,6 +19,8 @@ from pronk.wire.v1 import reports_pb2
 from pronk_learner.progress import Progress
 
 METRICS = "metrics.jsonl"
+_ROWS = 10_000
+"""Rows of a run's first hours, one a second; about as many again for every e-fold of its age."""
 _ROWS_LEFT = 1000
 
 
@@ -38,6 +40,7 @@ class Journal:
             kept = forget(path, updates)
             self._file = path.open("a", encoding="utf-8")
             purge = kept[-1]["frames"] + 1 if kept else 0
+            self._newest = kept[-1]["seconds"] if kept else 0.0
             self._board = SummaryWriter(str(folder), purge_step=purge)
         except OSError as error:
             raise Misconfigured(
@@ -45,8 +48,13 @@ class Journal:
                 "run directory"
             ) from None
 
+    def is_due(self, seconds: float) -> bool:
+        """Whether a run of so many seconds has earned another row: they grow rarer with its age."""
+        return seconds - self._newest >= seconds / _ROWS
+
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row; it has `frames` and `updates`, and None where a value is not known."""
+        """Append a row: `frames`, `updates`, `seconds`, and None where a value is not known."""
+        self._newest = row["seconds"]
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for name, value in row.items():

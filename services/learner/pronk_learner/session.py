@@ -91,11 +91,12 @@ class Session:
             reason = self._failure or self._progress.stop_reason()
         return reason
 
-    def _tick(self) -> None:
+    def _tick(self, *, last: bool = False) -> None:
         now = time.monotonic()
         self._progress.tick(now - self._started)
         self._look_around()
-        if self._progress.counters.updates:
+        due = last or self._journal.is_due(self._progress.counters.seconds)
+        if due and self._progress.counters.updates:
             with _disk("journal"):
                 self._journal.write(self._learner.row())
         if now >= self._next_checkpoint:
@@ -104,7 +105,7 @@ class Session:
 
     def _finish(self, reason: str | None, stop: threading.Event) -> None:
         """Leave a policy, a checkpoint, a curve and a summary; say FINISHED where it is."""
-        self._tick()
+        self._tick(last=True)
         self._learner.save()
         if reason is not None:
             self._learner.publish()
