@@ -31,7 +31,7 @@ test: .venv/installed-dev ## the test suite: 8 minutes at most
 	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 proof: .venv/installed-dev ## every claim with its sabotage → docs/proof.md; as long as it needs, resumable
-	$(BIN)/python scripts/proof.py $(ARGS)
+	$(BIN)/python scripts/proof.py --jobs 2 $(ARGS)
 
 lint: .venv/installed-dev ## ruff, mypy, import rules, protocol files, generated files
 	$(BIN)/ruff check

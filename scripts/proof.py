@@ -2,10 +2,11 @@
 
 A line names a claim and the command that shows it, and sabotages: small wrong changes to the code
 under which the command must end with status 1 (some check failed; not: something could not run).
-Everything happens in a scratch worktree of the newest commit whose packages are imported instead of
+Everything happens in scratch worktrees of the newest commit whose packages are imported instead of
 the installed ones; nobody's files are touched. Results are kept in `docs/proof.json` after every
 line and shown in `docs/proof.md`; a line whose inputs have not changed since it was proved is not
-run again. `proof.py [ID …]` runs only those lines; `--again` runs them in any case.
+run again. `proof.py [ID …]` runs only those lines; `--again` runs them in any case; `--jobs N` runs
+N lines side by side, except those that measure time, which come last and alone.
 """
 
 import argparse
@@ -13,14 +14,17 @@ import contextlib
 import hashlib
 import json
 import os
+import queue
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,8 @@ INPUTS = ("pronk", "services", "constraints.txt")
 """What a line rests on unless it says so, beside the files that its command names, the configs and
 what tests share."""
 RED = 1
+STOPPING = threading.Event()
+"""Set when the proof is told to end: nothing more is started."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Line:
     sabotage: tuple[Sabotage, ...]
     inputs: tuple[str, ...] = INPUTS
     minutes: float = 10.0
+    alone: bool = False
+    """It measures time: nothing else may run beside it."""
     keep: tuple[str, ...] = ()
     """Files that the command makes and that belong to the project: pictures, tables."""
 
@@ -103,11 +111,12 @@ def git(root: Path, *words: str) -> str:
 
 
 def fingerprint(tree: Path, line: Line) -> str:
-    """Changes whenever the line or one of its inputs does."""
+    """Changes whenever the line's command, its sabotages or one of its inputs does."""
     named = [word for word in re.split(r"[\s=:]+", line.command) if (tree / word).is_file()]
     shared = [name for name in git(tree, "ls-files", "tests").splitlines() if "test_" not in name]
     objects = git(tree, "ls-tree", "HEAD", *sorted({*line.inputs, *named, *shared, "configs"}))
-    return hashlib.sha256(f"{line}\n{objects}".encode()).hexdigest()[:16]
+    what = f"{line.command}\n{line.sabotage}\n{objects}"
+    return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
@@ -139,9 +148,7 @@ def run(tree: Path, command: str, minutes: float, **variables: str) -> Outcome:
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
-            status = process.wait(minutes * 60)
-        except subprocess.TimeoutExpired:
-            status = 124
+            status = _wait(process, start + minutes * 60)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -150,6 +157,15 @@ def run(tree: Path, command: str, minutes: float, **variables: str) -> Outcome:
         text = output.read().decode(errors="replace")
     lines = [each.strip(" =") for each in text.splitlines() if each.strip(" =")]
     return Outcome(status, lines[-1] if lines else "", round(time.monotonic() - start, 1))
+
+
+def _wait(process: subprocess.Popen[bytes], deadline: float) -> int:
+    while not STOPPING.is_set():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(0.2)
+        if time.monotonic() > deadline:
+            return 124
+    raise InterruptedError
 
 
 def try_sabotage(tree: Path, line: Line, sabotage: Sabotage) -> dict[str, Any]:
@@ -204,6 +220,41 @@ def prove(root: Path, tree: Path, line: Line) -> Result:
     )
 
 
+def prove_all(root: Path, lines: list[Line], jobs: int, done: Callable[[Result], None]) -> None:
+    """Prove lines in `jobs` worktrees side by side, then those that measure time alone.
+
+    Args:
+        root: the project.
+        lines: to prove.
+        jobs: how many at once.
+        done: called with every result, in the caller's thread.
+    """
+    with contextlib.ExitStack() as stack:
+        trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for _ in range(jobs):
+            trees.put(stack.enter_context(worktree(root)))
+
+        def work(line: Line) -> Result:
+            tree = trees.get()
+            try:
+                return prove(root, tree, line)
+            finally:
+                trees.put(tree)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                together = [pool.submit(work, line) for line in lines if not line.alone]
+                for future in as_completed(together):
+                    done(future.result())
+            except BaseException:
+                STOPPING.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+        for line in lines:
+            if line.alone:
+                done(work(line))
+
+
 def render(lines: list[Line], results: dict[str, Result], current: set[str]) -> str:
     """The page for people: every line, also those that were not run or are out of date.
 
@@ -242,6 +293,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("ids", nargs="*", metavar="ID")
     parser.add_argument("--again", action="store_true", help="run what is proved already, too")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="lines at a time")
     options = parser.parse_args(arguments)
     lines = read_lines(root / "proof" / "lines.yaml")
     if unknown := set(options.ids) - {line.id for line in lines}:
@@ -253,22 +305,28 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     if git(root, "status", "--porcelain", "--untracked-files=no"):
         print("uncommitted changes take no part: what is proved is the newest commit")
     with worktree(root) as tree:
-        for line in chosen:
-            old = results.get(line.id)
-            fresh = old and old.proved and old.inputs == fingerprint(tree, line)
-            if fresh and not options.again:
-                print(f"{line.id}: proved already", flush=True)
-                continue
-            print(f"{line.id}: …", flush=True)
-            results[line.id] = prove(root, tree, line)
-            _tell(results[line.id])
+        todo = [line for line in chosen if options.again or not _fresh(tree, line, results)]
+        print(f"{len(chosen) - len(todo)} lines are proved already, {len(todo)} to go", flush=True)
+
+        def done(result: Result) -> None:
+            results[result.id] = result
+            _tell(result)
             _write(tree, store, lines, results)
+
         _write(tree, store, lines, results)
+        prove_all(root, todo, options.jobs, done)
     return 0 if all(results[line.id].proved for line in chosen) else 1
 
 
+def _fresh(tree: Path, line: Line, results: dict[str, Result]) -> bool:
+    """Whether a line was proved by what is in the tree."""
+    old = results.get(line.id)
+    return old is not None and old.proved and old.inputs == fingerprint(tree, line)
+
+
 def _tell(result: Result) -> None:
-    print(f"  {'green' if result.proved or result.sabotage else 'RED'}: {result.shows}")
+    colour = "green" if result.proved or result.sabotage else "RED"
+    print(f"{result.id}: {colour} in {result.seconds:g} s: {result.shows}")
     for each in result.sabotage:
         print(f"  {each['what']} → {'red' if each['red'] else 'NOT RED'}: {each['shows']}")
     sys.stdout.flush()
