@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -209,9 +210,18 @@ def test_a_dead_learner_gives_way_after_its_lease(
 def test_a_member_that_was_forgotten_registers_again(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(members, "LEASE_SECONDS", 0.2)
+    registered: list[str] = []
+    register = members.Members.register
+
+    def recorded(self: members.Members, *arguments: Any) -> members.Member:
+        member = register(self, *arguments)
+        registered.append(member.id)
+        return member
+
+    monkeypatch.setattr(members.Members, "register", recorded)
+    monkeypatch.setattr(members, "LEASE_SECONDS", 0.0)
     member = client.join(TRAIN)
-    eventually(lambda: not client.status().members)
+    eventually(lambda: registered[:2] == [member.member] * 2)
     monkeypatch.setattr(members, "LEASE_SECONDS", 10.0)
     eventually(lambda: [m.member for m in client.status().members] == [member.member])
     assert member.error is None
