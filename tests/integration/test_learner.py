@@ -15,6 +15,7 @@ from cluster_clients import TRAIN, Client, Learner
 from param_servers import ServerThread, eventually
 from pronk_learner import checkpoint
 from pronk_learner.service import serve
+from valkeys import EmbeddedValkey
 
 from pronk import config
 from pronk.errors import Fenced
@@ -22,7 +23,6 @@ from pronk.policy.bundle import Bundle
 from pronk.transport.buffer import BufferKeys, Producer, buffer_state
 from pronk.transport.cluster import list_reports
 from pronk.transport.redis import connect as connect_redis
-from pronk.transport.valkey import EmbeddedValkey
 from pronk.wire import codec
 from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.unroll import Episode, Unroll, UnrollHeader
@@ -289,6 +289,21 @@ def test_an_unroll_that_comes_again_is_not_trained_again(
     saved = checkpoint.newest(tmp_path / "checkpoints")
     assert saved is not None
     assert saved.counters.updates == 2
+
+
+def test_an_unroll_that_comes_twice_before_it_is_trained_is_trained_once(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = EXPERIMENT.replace(f"batch_size: {SLOTS}", f"batch_size: {2 * SLOTS}")
+    with learning(tmp_path, valkey, monkeypatch, text) as cluster:
+        cluster.send()
+        cluster.send_again(cluster.actor.member)
+        eventually(lambda: cluster.waiting() == 1, 30)  # the second of them is out
+        cluster.send()
+        eventually(lambda: cluster.waiting() == 0, 30)
+    saved = checkpoint.newest(tmp_path / "checkpoints")
+    assert saved is not None
+    assert (saved.counters.updates, saved.counters.episodes) == (1, 2)
 
 
 def test_training_that_diverges_fails_with_the_reason(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pronk.rl.batch import SlotGroup
-from pronk.wire.unroll import Unroll
+from pronk.wire.unroll import Unroll, UnrollHeader
 
 _RECENT_SECONDS = 10.0
 _PATIENCE_SECONDS = 1.0
@@ -59,6 +59,10 @@ class Batcher:
     def slots(self) -> int:
         """Slots that wait to be trained."""
         return sum(pending.left for pending in self._pending)
+
+    def holds(self, header: UnrollHeader) -> bool:
+        """Whether slots of that unroll wait to be trained."""
+        return any(pending.unroll.header == header for pending in self._pending)
 
     def add(self, entry_id: bytes, unroll: Unroll, taken: int = 0) -> None:
         """Append a validated unroll, the first `taken` slots of which were trained on before."""

@@ -217,10 +217,10 @@ class Learner:
 
     def _take(self, entry_id: bytes, unroll: Unroll) -> None:
         taken = self._trained.slots(unroll.header)
-        if taken < unroll.slots:
+        if taken < unroll.slots and not self._batcher.holds(unroll.header):
             self._batcher.add(entry_id, unroll, taken)
             return
-        metrics.UNROLLS_REFUSED.labels(self._policy, "trained_before").inc()
+        metrics.UNROLLS_REFUSED.labels(self._policy, "duplicate").inc()
         self._check_fence()
         self._consumer.ack([entry_id])
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pronk.wire.unroll import UnrollHeader
 
 _UNROLLS = 128
-"""Newest unrolls of a member that are remembered: more than a buffer holds of one."""
+"""Newest unrolls of a member that are remembered; what comes again is among its last few."""
 _MEMBERS = 4096
 
 
