@@ -8,7 +8,6 @@ The epoch fences: a learner never writes beside a newer epoch's checkpoint, and 
 after all (it slept between looking and writing), nobody prefers it.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -25,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from pronk import files
 from pronk.errors import Fenced, Misconfigured
 from pronk.telemetry import logs, metrics
+from pronk.wire.digest import digest
 
 _STATE = "state.json"
 _WEIGHTS, _OPTIMIZER, _CONFIG = "weights.safetensors", "optimizer.safetensors", "config.yaml"
@@ -140,7 +140,7 @@ def load(folder: Path) -> Checkpoint:
             raise CorruptError(f"{_STATE} does not have its hash")
         data = {name: (folder / name).read_bytes() for name in _FILES}
         for name in _FILES:
-            if hashlib.sha256(data[name]).hexdigest() != state["sha256"][name]:
+            if digest(data[name]) != state["sha256"][name]:
                 raise CorruptError(f"{name} does not have its hash")
         return Checkpoint(
             epoch=state["epoch"],
@@ -218,14 +218,14 @@ def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
         "experiment_hash": checkpoint.experiment_hash,
         "rng": bytes(checkpoint.rng).hex(),
         "trained": checkpoint.trained,
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+        "sha256": {name: digest(data) for name, data in contents.items()},
     }
     contents[_STATE] = json.dumps(state | {"check": _check(state)}, indent=2).encode()
     return contents
 
 
 def _check(state: object) -> str:
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+    return digest(json.dumps(state, sort_keys=True).encode())
 
 
 def _contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -3,10 +3,10 @@
 # ruff: noqa: N802 - gRPC names the methods.
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from pronk import files
 from pronk.wire.v1 import reports_pb2
 from pronk.wire.v1.reports_pb2_grpc import ReportServiceServicer
 from pronk_param_server.calls import LARGE_BYTES, Context, answered, check_size, streamed
@@ -53,14 +53,8 @@ class ReportService(ReportServiceServicer):
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old one or the new one."""
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    files.replace(path, content)
 
 
 def _read(path: Path) -> bytes | None:
