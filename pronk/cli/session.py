@@ -1,23 +1,18 @@
 """A local cluster from its start to its end, whatever the end is."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pronk.cli.asking import Poller, local
-from pronk.cli.cluster import Addresses, choose_addresses, programs
+from pronk.cli.cluster import choose_addresses, programs
 from pronk.cli.credentials import Credentials, throwaway
 from pronk.cli.rundir import RunDirectory
 from pronk.cli.supervisor import Supervisor
 from pronk.cli.vitals import Vitals
 from pronk.config import Experiment
-from pronk.errors import Misconfigured
 
 _STALE_SECONDS = 3.0
-NEEDS_OWN_BUFFER = (
-    "--secure makes users on a buffer of its own: leave --redis-url away; for a Redis elsewhere "
-    "start the services yourself, with PRONK_REDIS_URL=rediss://…"
-)
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ def cluster(
         directory: where the run lives.
         redis_url: of a buffer that is there already.
         tell: gets one line for every event worth a person's attention.
-        secure: with TLS, tokens and passwords made on the spot, on a buffer of its own.
+        secure: with TLS, tokens and passwords made on the spot; not with `redis_url`.
 
     Raises:
         Misconfigured: the directory is in use, or a program cannot be started.
@@ -52,7 +47,11 @@ def cluster(
     addresses = choose_addresses(redis_url)
     with directory.locked(), ExitStack() as stack:
         directory.write_config(experiment)
-        credentials = stack.enter_context(_throwaway(addresses)) if secure else None
+        credentials: Credentials | None = None
+        if secure:
+            assert addresses.valkey_port is not None  # noqa: S101 - for the type checker
+            made = throwaway(addresses.server, addresses.valkey_port)
+            credentials = stack.enter_context(made)
         started = programs(experiment, directory, addresses, credentials)
         reader = credentials.folder / "reader" if credentials else None
         if credentials:
@@ -64,12 +63,6 @@ def cluster(
             Poller(channel) as poller,
         ):
             yield Cluster(supervisor, poller)
-
-
-def _throwaway(addresses: Addresses) -> AbstractContextManager[Credentials]:
-    if addresses.valkey_port is None:
-        raise Misconfigured(NEEDS_OWN_BUFFER)
-    return throwaway(addresses.server, addresses.valkey_port)
 
 
 class Judge:

@@ -15,7 +15,7 @@ from pronk.cli.failure import Failed
 from pronk.cli.farewell import farewell, how_to_resume
 from pronk.cli.picture import Scene
 from pronk.cli.rundir import RunDirectory, fresh
-from pronk.cli.session import NEEDS_OWN_BUFFER, Cluster, Judge, cluster
+from pronk.cli.session import Cluster, Judge, cluster
 from pronk.cli.signals import Signals
 from pronk.cli.view import LiveView, PlainView, Screen, Terminal, surviving_its_reader
 from pronk.cli.vitals import Vitals
@@ -96,7 +96,10 @@ def train(
     try:
         director.show(None)
         if secure and redis_url is not None:
-            raise Misconfigured(NEEDS_OWN_BUFFER)
+            raise Misconfigured(
+                "--secure makes users on a buffer of its own: leave --redis-url away; for a Redis "
+                "elsewhere start the services yourself, with PRONK_REDIS_URL=rediss://…"
+            )
         check(experiment, directory, redis_url, signals)
         if signals.stop.is_set():
             return

@@ -55,25 +55,6 @@ def resolve(env_id: str) -> EnvSpec | Factory:
     return copy.deepcopy(gymnasium.registry[env_id])
 
 
-def import_attribute(path: str, key: str) -> Any:
-    """What `module:attribute` names.
-
-    Args:
-        path: where it is.
-        key: of the experiment, for errors.
-
-    Raises:
-        Misconfigured: no such module or attribute.
-    """
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise Misconfigured(f"{key}: cannot import {module} ({error})") from None
-    except AttributeError:
-        raise Misconfigured(f"{key}: {module} has no {name!r}") from None
-
-
 @contextmanager
 def building(what: str) -> Iterator[None]:
     """Turn whatever a constructor raises into one line for a person.

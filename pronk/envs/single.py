@@ -7,8 +7,9 @@ import gymnasium
 from gymnasium.wrappers import TimeLimit
 
 from pronk.config.schema import EnvConfig
-from pronk.envs.registry import building, import_attribute, resolve
+from pronk.envs.registry import building, resolve
 from pronk.errors import Misconfigured
+from pronk.imports import import_attribute
 
 Env = gymnasium.Env[Any, Any]
 

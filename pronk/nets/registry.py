@@ -1,7 +1,6 @@
 """From `network.id` to a torso."""
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable
 
@@ -9,6 +8,7 @@ from torch import nn
 
 from pronk.config.schema import NetworkConfig
 from pronk.errors import Misconfigured
+from pronk.imports import import_attribute
 from pronk.nets.torsos import TORSOS, Observation
 
 
@@ -36,20 +36,14 @@ def build_torso(observation: Observation, config: NetworkConfig) -> tuple[nn.Mod
 
 
 def _imported(name: str) -> Callable[..., nn.Module]:
-    module_name, colon, class_name = name.partition(":")
-    if not colon:
+    if ":" not in name:
         near = difflib.get_close_matches(name, TORSOS, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise Misconfigured(
             f"network.id: unknown network {name!r}; {hint}"
             f"there are {', '.join(TORSOS)}, or module:Class of your own"
         )
-    try:
-        factory = getattr(importlib.import_module(module_name), class_name)
-    except ImportError as error:
-        raise Misconfigured(f"network.id: cannot import {module_name!r} ({error})") from None
-    except AttributeError:
-        raise Misconfigured(f"network.id: {module_name!r} has no {class_name!r}") from None
+    factory = import_attribute(name, "network.id")
     if not callable(factory):
         raise Misconfigured(f"network.id: {name!r} is not a class")
     made: Callable[..., nn.Module] = factory

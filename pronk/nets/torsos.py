@@ -10,6 +10,7 @@ layer. Images may be channels-first or channels-last. Integers are multiplied by
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -48,7 +49,7 @@ class MLP(nn.Module):
         return features
 
 
-class _Convolutional(nn.Module):
+class _Convolutional(nn.Module, ABC):
     """Images through convolutions, then all features through one layer with ReLU."""
 
     def __init__(self, observation: Observation, hidden: int, scale: float | None) -> None:
@@ -72,8 +73,8 @@ class _Convolutional(nn.Module):
         self.linear = orthogonal(nn.Linear(size, hidden))
         self.output_size = hidden
 
-    def _convolution(self, channels: int) -> nn.Module:
-        raise NotImplementedError
+    @abstractmethod
+    def _convolution(self, channels: int) -> nn.Module: ...
 
     def _features(self, convolution: nn.Module, array: ArraySpec) -> int:
         try:

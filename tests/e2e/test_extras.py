@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from valkeys import EmbeddedValkey
 
 from pronk.cli.cluster import free_ports
-from pronk.transport.valkey import EmbeddedValkey
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("actor", "param-server")

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
-
-from pronk.transport.valkey import EmbeddedValkey
+from valkeys import EmbeddedValkey
 
 ROOT = Path(__file__).parents[2]
 OVERRIDES = (

@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from param_servers import ServerThread, eventually, free_port
 from pronk_actor import service
 from toy_envs import LENGTH
+from valkeys import EmbeddedValkey
 
 from pronk import envs
 from pronk.envs.make import _seeds
@@ -31,7 +32,6 @@ from pronk.telemetry import metrics
 from pronk.transport import cluster
 from pronk.transport.buffer import BufferKeys, Consumer
 from pronk.transport.redis import connect
-from pronk.transport.valkey import EmbeddedValkey
 from pronk.wire import codec
 from pronk.wire.unroll import Unroll
 from pronk.wire.v1 import registry_pb2 as pb

@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
+from valkeys import EmbeddedValkey
 
 from pronk.errors import Misconfigured
 from pronk.transport import buffer
@@ -27,7 +28,6 @@ from pronk.transport.buffer import (
 )
 from pronk.transport.buffer import producer as producer_module
 from pronk.transport.redis import connect
-from pronk.transport.valkey import EmbeddedValkey
 
 MAX_ENTRIES, MAX_BYTES = 8, 1 << 20
 NEVER = threading.Event()

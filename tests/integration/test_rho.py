@@ -16,6 +16,7 @@ from pronk_actor.agent import Agent, ReadyPolicy
 from pronk_actor.player import Player, Seat
 from pronk_actor.sender import Sender
 from pronk_learner.trainer import Trainer
+from valkeys import EmbeddedValkey
 
 from pronk.config.schema import AlgorithmConfig, LearnerConfig, NetworkConfig
 from pronk.envs.slots import Arrays, Observation, StepResult
@@ -27,7 +28,6 @@ from pronk.rl.batch import Batch, SlotGroup, assemble
 from pronk.rl.distributions import Joint
 from pronk.transport.buffer import BufferKeys, Consumer, Producer
 from pronk.transport.redis import connect
-from pronk.transport.valkey import EmbeddedValkey
 from pronk.wire import codec
 from pronk.wire.spec import ArraySpec, ContinuousSpec, DiscreteSpec, EnvironmentSpec
 from pronk.wire.unroll import UnrollHeader

@@ -170,7 +170,7 @@ NOT_CALLABLE = 3
         ({"id": "mlp", "kwargs": {"hidden": [-1]}}, "network.kwargs: mlp: "),
         ({"id": "mlp", "kwargs": {"hidden": ["a"]}}, "network.kwargs: mlp: "),
         ({"id": "shallow"}, "shallow needs an image, but the environment shows none; use mlp"),
-        ({"id": "nowhere.at.all:Net"}, "cannot import 'nowhere.at.all'"),
+        ({"id": "nowhere.at.all:Net"}, "cannot import nowhere.at.all"),
         ({"id": f"{__name__}:Yours"}, "has no 'Yours'"),
         ({"id": f"{__name__}:NOT_CALLABLE"}, "is not a class"),
         ({"id": f"{__name__}:Mine", "kwargs": {"depth": 1}}, "unexpected keyword argument 'depth'"),
