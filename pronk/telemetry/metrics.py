@@ -3,6 +3,10 @@
 Prefix `pronk_`, base units, `_total` on counters; labels are bounded (no member, no version).
 """
 
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from pronk.errors import Misconfigured
@@ -47,6 +51,17 @@ BUFFER_LENGTH = Gauge("pronk_buffer_length", "Unrolls waiting.", ["policy"])
 BUFFER_BYTES = Gauge("pronk_buffer_bytes", "Bytes waiting.", ["policy"])
 BUFFER_CAPACITY = Gauge("pronk_buffer_capacity", "Unrolls that may wait.", ["policy"])
 BUFFER_CAPACITY_BYTES = Gauge("pronk_buffer_capacity_bytes", "Bytes that may wait.", ["policy"])
+BUFFER_ADD_SECONDS = Histogram(
+    "pronk_buffer_add_seconds",
+    "Giving one unroll to the buffer, waits for room left out.",
+    ["policy"],
+    buckets=(0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+)
+REDIS_UP = Gauge("pronk_redis_up", "1 while the buffer's server answers the learner, else 0.")
+REDIS_MEMORY_BYTES = Gauge("pronk_redis_memory_bytes", "Memory that the buffer's server uses.")
+REDIS_MEMORY_CAP_BYTES = Gauge(
+    "pronk_redis_memory_cap_bytes", "Memory that the buffer's server may use; 0: no cap."
+)
 UNROLLS_DUPLICATE = Counter(
     "pronk_unrolls_duplicate", "Unrolls that the buffer had seen already.", ["policy"]
 )
@@ -93,14 +108,22 @@ CHECKPOINTS_DAMAGED = Counter(
 CHECKPOINT_FAILURES = Counter(
     "pronk_checkpoint_failures", "Checkpoints that were not written.", ["policy"]
 )
-DISK_FAILURES = Counter(
-    "pronk_disk_failures", "Files of a run and releases that were not written.", ["what"]
+LAST_CHECKPOINT_TIMESTAMP = Gauge(
+    "pronk_last_checkpoint_timestamp_seconds", "When the newest checkpoint was written.", ["policy"]
 )
 LAST_UPDATE_TIMESTAMP = Gauge(
     "pronk_last_update_timestamp_seconds", "When the newest update was applied.", ["policy"]
 )
 
+# Whoever keeps a run directory: the learner and the parameter server
+DISK_BYTES = Gauge("pronk_disk_bytes", "Size of the disk that holds the run directory.")
+DISK_FREE_BYTES = Gauge("pronk_disk_free_bytes", "What is free on it.")
+DISK_FAILURES = Counter(
+    "pronk_disk_failures", "Files of a run and releases that were not written.", ["what"]
+)
+
 # Parameter server
+RUN_RUNNING = Gauge("pronk_run_running", "1 while the run goes on, 0 once it is over.")
 MEMBERS = Gauge("pronk_members", "Living members.", ["kind"])
 ACTOR_DEMAND = Gauge(
     "pronk_actor_demand", "Actors that the learner could keep up with.", ["policy"]
@@ -117,6 +140,14 @@ EPISODES_LOST = Counter(
 EPISODES_CENSORED = Counter(
     "pronk_episodes_censored", "Episodes closed because they were open too long.", ["policy"]
 )
+
+
+def tell_disk(folder: Path) -> None:
+    """Set the gauges of the disk that holds `folder`; one that cannot be looked at keeps its."""
+    with suppress(OSError):
+        usage = shutil.disk_usage(folder)
+        DISK_BYTES.set(usage.total)
+        DISK_FREE_BYTES.set(usage.free)
 
 
 def serve(host: str, port: int) -> int:

@@ -13,6 +13,7 @@ from pronk_param_server import main
 from pronk_param_server.writer import Writer
 
 from pronk.errors import Misconfigured
+from pronk.transport import probe
 from pronk.transport.health import Health
 from pronk.transport.settings import Address
 
@@ -75,6 +76,23 @@ def test_a_port_in_use_is_one_line() -> None:
     with pytest.raises(Misconfigured, match=r"PRONK_HEALTH_LISTEN: .*in use"):
         Health(Address("127.0.0.1", health.port))
     health.close()
+
+
+def test_a_probe_asks_the_process_beside_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    health = Health(ANY, limit=0.0)
+    health.set_ready(True)
+    monkeypatch.setenv("PRONK_HEALTH_LISTEN", f"0.0.0.0:{health.port}")
+    assert probe.main([]) == 0
+    assert probe.main(["liveness"]) == 1
+    assert capsys.readouterr().out.split() == ["SERVING", "NOT_SERVING"]
+    assert probe.main(["happiness"]) == 2
+    health.close()
+    monkeypatch.setattr(probe, "_SECONDS", 0.2)
+    assert probe.main([]) == 1
+    monkeypatch.setenv("PRONK_HEALTH_LISTEN", "127.0.0.1:0")
+    assert probe.main([]) == 2
 
 
 def test_of_the_parameter_server(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pronk.transport.buffer.server import (
     BufferState,
     await_server,
     buffer_state,
+    tell_server,
 )
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "Producer",
     "await_server",
     "buffer_state",
+    "tell_server",
 ]

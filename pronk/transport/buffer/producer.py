@@ -106,10 +106,11 @@ class Producer:
         if state.bytes + len(payload) > self._max_bytes:
             return scripts.FULL
         keys = self._keys
-        outcome: int = self._add(
-            keys=[keys.stream, keys.sizes, keys.seen(member)],
-            args=[sequence, self._max_entries, self._max_bytes, _SEEN_SECONDS, payload],
-        )
+        with metrics.BUFFER_ADD_SECONDS.labels(keys.policy).time():
+            outcome: int = self._add(
+                keys=[keys.stream, keys.sizes, keys.seen(member)],
+                args=[sequence, self._max_entries, self._max_bytes, _SEEN_SECONDS, payload],
+            )
         return outcome
 
     def _count(self, outcome: int, lost_contact: bool) -> None:

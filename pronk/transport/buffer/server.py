@@ -102,6 +102,20 @@ def buffer_state(client: Redis, keys: BufferKeys) -> BufferState | None:
     return state
 
 
+def tell_server(client: Redis) -> bool:
+    """Set the metrics of the server; whether it answers."""
+    try:
+        memory: dict[str, Any] = client.info("memory")
+    except WAITED_FOR as error:
+        raise_if_refused(error)
+        metrics.REDIS_UP.set(0)
+        return False
+    metrics.REDIS_UP.set(1)
+    metrics.REDIS_MEMORY_BYTES.set(memory["used_memory"])
+    metrics.REDIS_MEMORY_CAP_BYTES.set(memory["maxmemory"])
+    return True
+
+
 def read_state(client: Redis, keys: BufferKeys) -> BufferState:
     """How full the buffer is, in one round trip.
 

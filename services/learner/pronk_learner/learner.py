@@ -166,6 +166,7 @@ class Learner:
                 ),
                 self._experiment.learner.checkpoints_kept,
             )
+            metrics.LAST_CHECKPOINT_TIMESTAMP.labels(self._policy).set_to_current_time()
         except OSError as error:
             metrics.CHECKPOINT_FAILURES.labels(self._policy).inc()
             logs.get().error("checkpoint_not_written", why=str(error))

@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -16,7 +17,7 @@ from pronk.nets.network import PolicyNetwork, build
 from pronk.policy.export import Exporter
 from pronk.telemetry import logs, metrics
 from pronk.transport import settings as environment
-from pronk.transport.buffer import BufferKeys, Consumer, await_server, buffer_state
+from pronk.transport.buffer import BufferKeys, Consumer, await_server, buffer_state, tell_server
 from pronk.transport.channels import connect
 from pronk.transport.cluster import grant_epoch, wait_for_spec
 from pronk.transport.health import Health
@@ -127,7 +128,7 @@ def _train(
         publisher,
         ingest,
         health,
-        lambda: buffer_state(redis, keys) is not None,
+        partial(_look_at_buffer, redis, keys),
     )
     with ingest, publisher:
         session.run(stop)
@@ -167,6 +168,10 @@ def _open_buffer(
     epochs = {name: epoch_of(name) for name in consumer.names()}
     consumer.claim_from(n for n, e in epochs.items() if e is not None and e < assignment.epoch)
     return consumer
+
+
+def _look_at_buffer(client: Redis, keys: BufferKeys) -> bool:
+    return tell_server(client) and buffer_state(client, keys) is not None
 
 
 def consumer_name(epoch: int, rank: int = 0) -> str:

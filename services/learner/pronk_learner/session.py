@@ -127,6 +127,7 @@ class Session:
         """Once a second: tell the parameter server how it goes; ready while the buffer is there."""
         self._next_tick = time.monotonic() + _TICK_SECONDS
         self._health.set_ready(self._buffer_at_hand())
+        metrics.tell_disk(self._assignment.folder)
         self._report()
 
     def _release(self, reason: str, stop: threading.Event) -> None:

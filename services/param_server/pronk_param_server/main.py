@@ -119,7 +119,7 @@ async def _serve(
         incarnation=incarnation,
     )
     beat = asyncio.create_task(_beat(health, writer))
-    await _sweep_until(stop, registry)
+    await _sweep_until(stop, registry, blob_folder)
     health.set_ready(False)
     beat.cancel()
     await registry.close()
@@ -128,13 +128,14 @@ async def _serve(
     logs.get().info("stopped")
 
 
-async def _sweep_until(stop: threading.Event, registry: Registry) -> None:
+async def _sweep_until(stop: threading.Event, registry: Registry, folder: Path) -> None:
     next_sweep = 0.0
     while not stop.is_set():
         now = time.monotonic()
         if now >= next_sweep:
             next_sweep = now + _SWEEP_SECONDS
             registry.sweep(now)
+            metrics.tell_disk(folder)
         await asyncio.sleep(_TICK_SECONDS)
 
 

@@ -33,6 +33,7 @@ def demands(state: State, shares: Mapping[str, float]) -> dict[str, float]:
 
 def tell_metrics(state: State, shares: Mapping[str, float]) -> None:
     """Set the gauges; a demand that cannot be told is absent, never NaN."""
+    metrics.RUN_RUNNING.set(state.run.state == pb.RUN_STATE_RUNNING)
     known = demands(state, shares)
     for policy in shares:
         if policy in known:
