@@ -87,6 +87,10 @@ class Cluster:
     def state(self) -> pb.RunState.ValueType:
         return self.client.status().run_state
 
+    def newest(self) -> list[int]:
+        """Number of the newest version, once there is one."""
+        return [version.number for version in self.client.status().newest]
+
     def refused(self) -> int:
         """Unrolls that the learner refused, as its heartbeats tell."""
         return sum(member.learner.unrolls_refused for member in self.client.status().members)
@@ -304,6 +308,21 @@ def test_an_unroll_that_comes_twice_before_it_is_trained_is_trained_once(
     saved = checkpoint.newest(tmp_path / "checkpoints")
     assert saved is not None
     assert (saved.counters.updates, saved.counters.episodes) == (1, 2)
+
+
+def test_in_lock_step_an_unroll_that_is_refused_is_followed_by_a_version_too(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its actor would wait for one for ever."""
+    text = EXPERIMENT.replace("actor: {", "actor: {lockstep: true, ")
+    with learning(tmp_path, valkey, monkeypatch, text) as cluster:
+        for number, run in ((2, "another-run"), (3, None), (4, "another-run"), (5, None)):
+            cluster.send(run=run)
+            eventually(lambda n=number: cluster.newest() == [n], 30)
+        assert cluster.waiting() == 0
+    saved = checkpoint.newest(tmp_path / "checkpoints")
+    assert saved is not None
+    assert (saved.counters.updates, saved.counters.version) == (2, 5)
 
 
 def test_training_that_diverges_fails_with_the_reason(

@@ -86,6 +86,7 @@ class Learner:
         self._batcher = Batcher(assignment.algorithm.batch_size)
         self._trained = trained
         self._skipped = 0
+        self._answered = 0  # refused unrolls that a version has followed
         self.meter = Meter()
 
     def publish(self) -> None:
@@ -111,10 +112,15 @@ class Learner:
         draw = self._draw()
         drawn = time.perf_counter()
         self._count_time(waiting=drawn - started)
-        if draw is None:
+        lockstep, refused = self._experiment.actor.lockstep, self._ingest.refused
+        if draw is not None:
+            self._train(draw)
+        elif lockstep and refused > self._answered:
+            self._answer()
+        else:
             return
-        self._train(draw)
-        if self._experiment.actor.lockstep:
+        self._answered = refused
+        if lockstep:
             self._publisher.flush(stop, beat)
         self._count_time(busy=time.perf_counter() - drawn)
 
@@ -204,6 +210,12 @@ class Learner:
             metrics.RHO_MEAN.labels(self._policy).set(row["rho_mean"])
             metrics.RHO_CLIPPED_SHARE.labels(self._policy).set(row["rho_clipped_share"])
         return {key: _finite(value) for key, value in row.items()}
+
+    def _answer(self) -> None:
+        """In lock step an actor waits for the version that follows its unroll: one that was
+        refused is followed by a version of the same weights."""
+        self._progress.counters.version += 1
+        self.publish()
 
     def _check_fence(self) -> None:
         self._membership.check_epoch(self._policy, self._assignment.epoch)
