@@ -3,49 +3,30 @@
 `CHAOS_SEED` and `CHAOS_DEEDS` replay a seed, or try another.
 """
 
-import json
 import os
 from pathlib import Path
 
 import pytest
+from cluster import CHECKPOINT_SECONDS, SLACK_SECONDS, Cluster, counted_twice, experiment_of
 from links import Links
-from monkey import Chaos, Timeline, counted_twice, experiment_of, plan
+from monkey import Chaos, plan
 
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 DEEDS = int(os.environ.get("CHAOS_DEEDS", "100"))
 FRAMES_PER_DEED = 150_000
-CHECKPOINT_SECONDS = 5.0
-SLACK_SECONDS = 4.0
-"""The journal is looked at once a second, and a checkpoint takes a while to be written."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_run_outlives_whatever_is_done_to_it(tmp_path: Path) -> None:
     frames = 2 * DEEDS * FRAMES_PER_DEED
+    cluster = Cluster(experiment_of(f"stop.frames={frames}"), tmp_path)
     with Links() as links:
-        chaos = Chaos(experiment_of(frames), tmp_path, links)
-        chaos.run(plan(SEED, DEEDS, chaos.names), frames // 2, seconds=3000)
+        chaos = Chaos(cluster, links)
+        chaos.run(plan(SEED, DEEDS, list(cluster.programs)), frames // 2, seconds=3000)
 
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["stop_reason"] == f"frames reached {frames}"
-    assert len(chaos.timeline.deeds) == DEEDS
-    assert furthest_back(chaos.timeline) <= CHECKPOINT_SECONDS + SLACK_SECONDS
-    assert all(learned_anew(chaos.timeline, when) for when, _ in chaos.timeline.deeds)
-    assert counted_twice(chaos.record) == 0
-
-
-def furthest_back(timeline: Timeline) -> float:
-    """Seconds of learning that a recovery took back at most."""
-    furthest = 0.0
-    for (then, before, *_), (_, after, *_) in zip(timeline.seen, timeline.seen[1:], strict=False):
-        if after < before:
-            there = min(when for when, frames, *_ in timeline.seen if frames >= after)
-            furthest = max(furthest, then - there)
-    return furthest
-
-
-def learned_anew(timeline: Timeline, when: float) -> bool:
-    """Whether an update after the moment was trained on data of a version after it."""
-    before = max((updates for at, _, updates, _ in timeline.seen if at <= when), default=0)
-    return any(at > when and updates - lag > before for at, _, updates, lag in timeline.seen)
+    assert cluster.summary()["stop_reason"] == f"frames reached {frames}"
+    assert len(chaos.deeds) == DEEDS
+    assert cluster.timeline.furthest_back() <= CHECKPOINT_SECONDS + SLACK_SECONDS
+    assert all(cluster.timeline.learned_anew(when) for when, _ in chaos.deeds)
+    assert counted_twice(cluster.record) == 0
