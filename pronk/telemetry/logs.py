@@ -5,6 +5,24 @@ import sys
 
 import structlog
 
+from pronk.telemetry import metrics
+
+
+class _StandardError:
+    """For structlog: a line that a full disk does not take is counted, and nobody dies of it."""
+
+    def write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+        except OSError:
+            metrics.DISK_FAILURES.labels("log").inc()
+
+    def flush(self) -> None:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            metrics.DISK_FAILURES.labels("log").inc()
+
 
 def setup(service: str, level: str = "info") -> None:
     """Send structlog's events to standard error as JSON with time, level and service."""
@@ -19,7 +37,7 @@ def setup(service: str, level: str = "info") -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_StandardError()),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)

@@ -1,9 +1,14 @@
 """The journal of a run: rows that a checkpoint knows, and never too many of them."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pronk_learner import report
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 
 def row(seconds: float) -> dict[str, Any]:
@@ -42,3 +47,31 @@ def test_a_resumed_run_goes_on_behind_the_rows_it_keeps(tmp_path: Path) -> None:
         100_000,
         100_010,
     ]
+
+
+@contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """As on a disk that is full: a write takes what fits and the next one is refused."""
+    old, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (old, most))
+
+
+@pytest.mark.parametrize("full", ["metrics.jsonl", "events.*"])
+def test_no_row_is_cut_in_two_by_a_full_disk(tmp_path: Path, full: str) -> None:
+    journal = report.Journal(tmp_path, 0)
+    for seconds in (1.0, 2.0):
+        journal.write(row(seconds))
+    (path,) = tmp_path.glob(full)
+    with no_file_longer_than(path.stat().st_size + 10), pytest.raises(OSError, match="large"):
+        journal.write(row(3.0))
+    journal.write(row(4.0))
+    journal.close()
+    rows = (tmp_path / report.METRICS).read_text().splitlines()
+    assert len(rows) == len(report.read(tmp_path / report.METRICS)) == 4
+    (events,) = tmp_path.glob("events.*")
+    steps = [event.step for event in EventFileLoader(str(events)).Load() if event.summary.value]
+    assert steps == ([1, 2, 4] if full == "metrics.jsonl" else [1, 2, 3, 4])

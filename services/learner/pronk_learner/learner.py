@@ -212,8 +212,7 @@ class Learner:
         return {key: _finite(value) for key, value in row.items()}
 
     def _answer(self) -> None:
-        """In lock step an actor waits for the version that follows its unroll: one that was
-        refused is followed by a version of the same weights."""
+        """Follow a refused unroll by a version of the same weights: its actor waits for one."""
         self._progress.counters.version += 1
         self.publish()
 

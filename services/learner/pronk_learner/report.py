@@ -3,12 +3,12 @@
 import json
 import platform
 import subprocess
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from pronk import files
 from pronk.config import Experiment, experiment_hash
@@ -16,6 +16,7 @@ from pronk.errors import Misconfigured
 from pronk.hardware import processor, usable_cores
 from pronk.transport import settings as environment
 from pronk.wire.v1 import reports_pb2
+from pronk_learner.board import Board
 from pronk_learner.progress import Progress
 
 METRICS = "metrics.jsonl"
@@ -41,7 +42,7 @@ class Journal:
             self._file = path.open("a", encoding="utf-8")
             purge = kept[-1]["frames"] + 1 if kept else 0
             self._newest = kept[-1]["seconds"] if kept else 0.0
-            self._board = SummaryWriter(str(folder), purge_step=purge)
+            self._board = Board(folder, purge)
         except OSError as error:
             raise Misconfigured(
                 f"cannot write in {folder}: {error.strerror}; free some space or choose another "
@@ -53,18 +54,28 @@ class Journal:
         return seconds - self._newest >= seconds / _ROWS
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row: `frames`, `updates`, `seconds`, and None where a value is not known."""
+        """Append a row: `frames`, `updates`, `seconds`, and None where a value is not known.
+
+        Raises:
+            OSError: the disk is full or cannot be written; most of what does not go now goes with
+                a later row, and no row is cut in two.
+        """
         self._newest = row["seconds"]
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        for name, value in row.items():
-            if isinstance(value, int | float) and name not in ("frames", "time"):
-                self._board.add_scalar(name, value, row["frames"])
+        known = {name: value for name, value in row.items() if isinstance(value, int | float)}
+        for name in ("frames", "time"):
+            known.pop(name, None)
+        self._board.add(known, row["frames"])
 
     def close(self) -> None:
-        """Flush and close the files."""
-        self._file.close()
-        self._board.close()
+        """Flush and close the files.
+
+        Raises:
+            OSError: not everything could be written.
+        """
+        with closing(self._board):
+            self._file.close()
 
 
 def forget(path: Path, updates: int) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import grpc
 
@@ -61,13 +61,16 @@ class Session:
         Raises:
             Fenced: another learner has taken over; nothing more is written.
         """
-        with closing(self._journal):
+        try:
             # Whoever held an older epoch and cannot reach the parameter server learns it there.
             self._learner.save()
             self._learner.publish()
             self._publisher.flush(stop, self._health.beat)
             reason = self._train(stop)
             self._finish(reason, stop)
+        finally:
+            with _disk("journal"):
+                self._journal.close()
         while not stop.wait(_IDLE_SECONDS if self._membership.finished else 0.0):
             self._health.beat()
             if time.monotonic() >= self._next_tick:
