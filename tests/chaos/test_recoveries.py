@@ -153,6 +153,7 @@ def test_an_emptied_buffer(tmp_path: Path, mode: tuple[str, ...]) -> None:
         for _ in range(4):
             scene.flush(redis)
             scene.learn()
+    assert scene.cluster.told == [], "nobody died of it"
 
 
 @pytest.mark.parametrize("mode", [(), LOCK_STEP], ids=["normal", "lock step"])
@@ -163,3 +164,5 @@ def test_a_buffer_that_dies_and_comes_back_empty(tmp_path: Path, mode: tuple[str
             scene.until(lambda: scene.cluster.pid("valkey") is None)
             scene.until(lambda: scene.cluster.pid("valkey") is not None)
             scene.learn()
+    died = [line.split()[0] for line in scene.cluster.told]
+    assert died == ["valkey", "valkey"], "nobody died of it"
