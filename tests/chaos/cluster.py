@@ -86,6 +86,8 @@ class Cluster:
         self.timeline = Timeline()
         self.record = folder / "trained.jsonl"
         self.told: list[str] = []
+        self._held = folder / "hold"
+        self._held.touch()
         self._others: list[Process] = []
         self.directory = RunDirectory(folder / "run")
         self.directory.path.mkdir(parents=True, exist_ok=True)
@@ -151,6 +153,10 @@ class Cluster:
     def drain(self) -> None:
         """Stop every program as `pronk up` does at the end."""
         self._supervisor.drain()
+
+    def let_end(self) -> None:
+        """From now on the run is over when its stop condition is met; until now it was not."""
+        self._held.unlink()
 
     def has_ended(self) -> bool:
         """Whether the learner has left its summary."""

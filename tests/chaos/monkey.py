@@ -70,8 +70,8 @@ class Chaos:
             if name not in ("valkey", "param-server"):
                 cluster.programs[name] = self._linked(program, links)
 
-    def run(self, moments: Iterator[Moment], enough_frames: int, seconds: float) -> None:
-        """Let it learn, do every deed, and wait for the end of the run.
+    def run(self, moments: Iterator[Moment], seconds: float) -> None:
+        """Let it learn, do every deed, let it learn as much again, and wait for the end of the run.
 
         Raises:
             TimeoutError: the run did not end in so many seconds.
@@ -87,7 +87,8 @@ class Chaos:
                 until(partial(_passed, time.monotonic() + moment.pause))
                 if moment.patient:
                     until(partial(self._beyond, before))
-                assert cluster.timeline.frames < enough_frames, "half the frames came too soon"
+            until(partial(self._beyond, 2 * cluster.timeline.frames))
+            cluster.let_end()
             until(cluster.has_ended)
             until(lambda: not self._undo)
             cluster.drain()

@@ -13,19 +13,17 @@ from monkey import Chaos, plan
 
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 DEEDS = int(os.environ.get("CHAOS_DEEDS", "100"))
-FRAMES_PER_DEED = 150_000
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_run_outlives_whatever_is_done_to_it(tmp_path: Path) -> None:
-    frames = 2 * DEEDS * FRAMES_PER_DEED
-    cluster = Cluster(experiment_of(f"stop.frames={frames}"), tmp_path)
+    cluster = Cluster(experiment_of("stop.frames=1"), tmp_path)
     with Links() as links:
         chaos = Chaos(cluster, links)
-        chaos.run(plan(SEED, DEEDS, list(cluster.programs)), frames // 2, seconds=3000)
+        chaos.run(plan(SEED, DEEDS, list(cluster.programs)), seconds=3000)
 
-    assert cluster.summary()["stop_reason"] == f"frames reached {frames}"
+    assert cluster.summary()["stop_reason"] == "frames reached 1"
     assert len(chaos.deeds) == DEEDS
     assert cluster.timeline.furthest_back() <= CHECKPOINT_SECONDS + SLACK_SECONDS
     assert all(cluster.timeline.learned_anew(when) for when, _ in chaos.deeds)

@@ -61,7 +61,6 @@ def test_a_disk_that_is_full_and_then_is_not(tmp_path: Path, logs: str) -> None:
             (tmp_path / "logs").mkdir()
             (run / "logs").symlink_to(tmp_path / "logs")
         cluster = Cluster(experiment_of("stop.seconds=1"), tmp_path)
-        (tmp_path / "hold").touch()
 
         def until(condition) -> None:
             cluster.until(condition, time.monotonic() + WAIT_SECONDS)
@@ -86,7 +85,7 @@ def test_a_disk_that_is_full_and_then_is_not(tmp_path: Path, logs: str) -> None:
             until(lambda: cluster.timeline.frames > frames)
             until(lambda: checkpoint.folders(run / "checkpoints")[-1] not in saved)
             rows = failed("disk")
-            (tmp_path / "hold").unlink()
+            cluster.let_end()
             until(cluster.has_ended)
             assert failed("disk") == rows, "written again"
             cluster.drain()

@@ -67,14 +67,12 @@ class Scene:
 def learning(folder: Path, *changes: str) -> Iterator[Scene]:
     """A run that learns already; leaving lets it learn anew and end, and looks what it came to."""
     cluster = Cluster(experiment_of("stop.seconds=1", *changes), folder)
-    hold = cluster.record.with_name("hold")
-    hold.touch()
     with cluster, Versions(cluster.addresses.server) as versions:
         scene = Scene(cluster, versions)
         scene.learn()
         yield scene
         scene.until(lambda: all(cluster.timeline.learned_anew(when) for when in scene.deeds))
-        hold.unlink()
+        cluster.let_end()
         scene.until(cluster.has_ended)
         cluster.drain()
     assert cluster.summary()["stop_reason"] == "seconds reached 1"
