@@ -26,7 +26,7 @@ from pronk.cli.examination import examine
 from pronk.cli.rundir import RunDirectory
 
 pytestmark = [
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(sys.platform != "linux", reason="what it promises and looks at is Linux's"),
 ]
 
@@ -67,6 +67,8 @@ ON_TERMINAL = (
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
 SECOND_THOUGHT_SECONDS = 0.6
+PATIENCE = 200.0
+"""Seconds, on a machine that has much else to do."""
 
 
 class Up:
@@ -235,7 +237,7 @@ def logged(up: Up, name: str, word: str) -> Callable[[], bool]:
 
 def hold(up: Up, where: str) -> None:
     (up.holds / where).touch()
-    until((up.holds / f"{where}-reached").exists, 100)
+    until((up.holds / f"{where}-reached").exists, PATIENCE)
 
 
 def checking(up: Up) -> None:
@@ -243,16 +245,16 @@ def checking(up: Up) -> None:
 
 
 def starting(up: Up) -> None:
-    until(lambda: up.shows("starting"), 100)
+    until(lambda: up.shows("starting"), PATIENCE)
 
 
 def joining(up: Up) -> None:
     """The learner is there and sees to its network, its epoch and its checkpoint."""
-    until(logged(up, "learner", "joined"), 100)
+    until(logged(up, "learner", "joined"), PATIENCE)
 
 
 def training(up: Up) -> None:
-    until(lambda: up.shows("training"), 100)
+    until(lambda: up.shows("training"), PATIENCE)
 
 
 def secured(up: Up) -> None:
@@ -269,17 +271,17 @@ def hanging(up: Up) -> None:
 def stopping(up: Up) -> None:
     hanging(up)
     up.process.send_signal(signal.SIGTERM)
-    until(lambda: up.shows("stopping"), 100)
+    until(lambda: up.shows("stopping"), PATIENCE)
     time.sleep(SECOND_THOUGHT_SECONDS)
 
 
 def finishing(up: Up) -> None:
     """The learner writes what stays."""
-    until((up.run_dir / "summary.json").exists, 100)
+    until((up.run_dir / "summary.json").exists, PATIENCE)
 
 
 def resuming(up: Up) -> None:
-    until(logged(up, "learner", "resumed"), 100)
+    until(logged(up, "learner", "resumed"), PATIENCE)
 
 
 ASYNC = ("--set", "env.vectorization=async", "--set", "actor.slots=3", "--set", "actor.count=1")
@@ -316,7 +318,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that ended."""
     folder = tmp_path_factory.mktemp("earlier")
     with Up(folder, folder / "run", "--set", "stop.frames=5_000") as up:
-        assert up.process.wait(150) == 0, up.told()
+        assert up.process.wait(PATIENCE) == 0, up.told()
         up.check_nothing_is_left()
     return folder / "run"
 
@@ -335,7 +337,7 @@ def test_nothing_is_left(
         up.look()
         assert len(up.running()) >= 2
         ending(up)
-        status = up.process.wait(100)
+        status = up.process.wait(PATIENCE)
         if ending is killed:  # all else ends a moment later
             until(lambda: not up.running())
         up.check_nothing_is_left()
@@ -366,7 +368,7 @@ def check_it_goes_on(up: Up) -> None:
     done = subprocess.run(
         [*arguments, "--headless", "--set", "stop.frames=1"],
         env=os.environ | up.environment,
-        timeout=150,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, up.told()
