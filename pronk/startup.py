@@ -15,7 +15,7 @@ from types import FrameType
 from pronk.errors import Broken, Fenced, Misconfigured
 
 _ONE_WISH_SECONDS = 0.5
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 
 def tune_allocator() -> None:
@@ -33,6 +33,8 @@ def tune_allocator() -> None:
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_M_TOP_PAD, 64 << 20)
+    # Of many arenas each creeps up to a peak of its own, as threads take turns with large blocks.
+    mallopt(_M_ARENA_MAX, 2)
 
 
 def limit_threads(count: int = 1) -> None:

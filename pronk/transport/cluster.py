@@ -83,7 +83,12 @@ def grant_epoch(
 
 
 def cut_release(
-    channel: grpc.Channel, member: str, version: pb.Version, reason: str, stop: threading.Event
+    channel: grpc.Channel,
+    member: str,
+    version: pb.Version,
+    reason: str,
+    stop: threading.Event,
+    beat: Callable[[], None] = lambda: None,
 ) -> pb.Release | None:
     """Make a published version a release; None when stopped. An operator's `member` is empty.
 
@@ -99,6 +104,7 @@ def cut_release(
             lambda: stub.CutRelease(request, timeout=_RELEASE_SECONDS),
             stop,
             "the parameter server, to cut a release",
+            beat=beat,
         )
     except grpc.RpcError as error:
         raise fenced_or(error) from None
@@ -111,6 +117,7 @@ def set_run_state(
     state: pb.RunState.ValueType,
     reason: str,
     stop: threading.Event,
+    beat: Callable[[], None] = lambda: None,
 ) -> bool:
     """Move the run to a state; False when stopped. An operator's `member` is empty.
 
@@ -127,6 +134,7 @@ def set_run_state(
             lambda: stub.SetRunState(request, timeout=CALL_SECONDS),
             stop,
             "the parameter server, to set the run's state",
+            beat=beat,
         )
     except grpc.RpcError as error:
         raise fenced_or(error) from None
@@ -145,7 +153,11 @@ def list_releases(channel: grpc.Channel, policy: str = "") -> list[pb.Release]:
 
 
 def leave_report(
-    channel: grpc.Channel, member: str, report: reports_pb2.Report, stop: threading.Event
+    channel: grpc.Channel,
+    member: str,
+    report: reports_pb2.Report,
+    stop: threading.Event,
+    beat: Callable[[], None] = lambda: None,
 ) -> bool:
     """Leave what a policy's run came to with the parameter server; False when stopped.
 
@@ -160,6 +172,7 @@ def leave_report(
             lambda: stub.LeaveReport(request, timeout=CALL_SECONDS),
             stop,
             "the parameter server, to leave a report",
+            beat=beat,
         )
     except grpc.RpcError as error:
         raise fenced_or(error) from None

@@ -136,13 +136,17 @@ class Session:
     def _release(self, reason: str, stop: threading.Event) -> None:
         version = self._learner.version()
         try:
-            cut_release(self._channel, self._membership.member, version, reason, stop)
+            cut_release(
+                self._channel, self._membership.member, version, reason, stop, self._health.beat
+            )
         except grpc.RpcError as error:
             metrics.DISK_FAILURES.labels("release").inc()
             logs.get().error("release_not_cut", why=details_of(error))
 
     def _set_state(self, state: pb.RunState.ValueType, reason: str, stop: threading.Event) -> None:
-        set_run_state(self._channel, self._membership.member, state, reason, stop)
+        set_run_state(
+            self._channel, self._membership.member, state, reason, stop, self._health.beat
+        )
 
     def _leave_policy(self) -> None:
         """Keep the newest policy as a folder that `pronk evaluate` and anyone can run."""
@@ -176,7 +180,7 @@ class Session:
         """Have the parameter server keep what is small, for those who do not see this disk."""
         left = report.message(self._assignment.policy, self._assignment.folder)
         try:
-            leave_report(self._channel, self._membership.member, left, stop)
+            leave_report(self._channel, self._membership.member, left, stop, self._health.beat)
         except grpc.RpcError as error:
             metrics.DISK_FAILURES.labels("report").inc()
             logs.get().error("report_not_left", why=details_of(error))
