@@ -29,7 +29,7 @@ LOCK_STEP = (
     "algorithm.unroll_length=20",
 )
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 class Scene:
@@ -84,7 +84,6 @@ def learning(folder: Path, *changes: str) -> Iterator[Scene]:
     assert scene.deeds
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("beside", [(), ("param-server",)], ids=["alone", "with the server"])
 def test_two_crashes_from_one_checkpoint(tmp_path: Path, beside: tuple[str, ...]) -> None:
     with learning(tmp_path) as scene:
@@ -101,7 +100,6 @@ def test_two_crashes_from_one_checkpoint(tmp_path: Path, beside: tuple[str, ...]
     assert resumed[0] == resumed[1] > 0, "they went on from the same weights"
 
 
-@pytest.mark.slow
 def test_a_learner_that_wakes_beside_its_successor_leaves(tmp_path: Path) -> None:
     with learning(tmp_path) as scene:
         cluster = scene.cluster

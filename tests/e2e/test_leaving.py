@@ -300,8 +300,6 @@ QUICK = {
     ("checking", terminated),
     ("starting", closed),
     ("training", typed),
-    ("secure", killed),
-    ("processes", killed),
 }
 CASES = [
     pytest.param(
