@@ -1,4 +1,4 @@
-"""TCP links that can be cut: what is sent while one is cut arrives when it is mended."""
+"""TCP links that can be cut, or are slow: what is sent over a cut one arrives once it is mended."""
 
 import asyncio
 import threading
@@ -26,16 +26,16 @@ class Links:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
-    def to(self, port: int) -> "Link":
-        """A new link to a loopback port."""
-        link: Link = self._do(self._open(port))
+    def to(self, port: int, bytes_per_second: float | None = None) -> "Link":
+        """A new link to a loopback port; each connection and direction as slow as it says."""
+        link: Link = self._do(self._open(port, bytes_per_second))
         return link
 
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
-    async def _open(self, port: int) -> "Link":
-        link = Link(self._loop, port)
+    async def _open(self, port: int, bytes_per_second: float | None) -> "Link":
+        link = Link(self._loop, port, bytes_per_second)
         server = await asyncio.start_server(link.serve, "127.0.0.1", 0)
         self._servers.append(server)
         link.port = server.sockets[0].getsockname()[1]
@@ -45,10 +45,13 @@ class Links:
 class Link:
     """One way in, to one target."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, target: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, target: int, bytes_per_second: float | None
+    ) -> None:
         self.port = 0
         self._loop = loop
         self._target = target
+        self._bytes_per_second = bytes_per_second
         self._whole = asyncio.Event()
         self._whole.set()
 
@@ -74,6 +77,8 @@ class Link:
         try:
             while data := await reader.read(_CHUNK):
                 await self._whole.wait()
+                if self._bytes_per_second:
+                    await asyncio.sleep(len(data) / self._bytes_per_second)
                 writer.write(data)
                 await writer.drain()
         except OSError:
