@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, Self
 
 _CHUNK = 1 << 16
@@ -21,8 +22,7 @@ class Links:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for server in self._servers:
-            self._loop.call_soon_threadsafe(server.close)
+        self._do(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
@@ -40,6 +40,14 @@ class Links:
         self._servers.append(server)
         link.port = server.sockets[0].getsockname()[1]
         return link
+
+    async def _close(self) -> None:
+        for server in self._servers:
+            server.close()
+        pumps = asyncio.all_tasks() - {asyncio.current_task()}
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
 
 
 class Link:
@@ -64,7 +72,11 @@ class Link:
         self._loop.call_soon_threadsafe(self._whole.set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Forward one connection until either side ends it."""
+        """Forward one connection until either side, or all links, are closed."""
+        with suppress(asyncio.CancelledError):
+            await self._forward(reader, writer)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._whole.wait()
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)

@@ -84,9 +84,9 @@ class Prometheus:
         found = self.instant(query)
         return float(found[0]["value"][1]) if found else None
 
-    def instant(self, query: str) -> list[Series]:
-        """The series of an instant query."""
-        return self._ask("query", query=query)
+    def instant(self, query: str, at: float | None = None) -> list[Series]:
+        """The series of an instant query, now or at a Unix time."""
+        return self._ask("query", query=query, time=time.time() if at is None else at)
 
     def range(self, query: str, start: float, end: float, step: float) -> list[Series]:
         """The series of a query over a range of Unix seconds."""

@@ -16,16 +16,17 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from PIL import Image
 from prometheus_server import ROOT, SCRAPE_SECONDS, Prometheus
 
 DASHBOARDS = ROOT / "monitoring" / "grafana" / "dashboards"
 PICTURES = ROOT / "docs" / "images" / "dashboards"
 COLUMNS = 24
-COLUMN_INCHES, ROW_INCHES, DPI = 0.62, 0.37, 72
+COLUMN_INCHES, ROW_INCHES, DPI = 0.62, 0.37, 80
 POINTS = 120
 """Samples of a line."""
+TICK_SECONDS = (5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 86400)
 COLOURS = {
     "green": "#3b9e4a", "yellow": "#d9a514", "orange": "#e07b1a", "red": "#d43b3b",
     "blue": "#3572b0", "text": "#888888",
@@ -84,7 +85,7 @@ def ask(prometheus: Prometheus, target: Mapping[str, Any], window: Window) -> li
     """What a target's query gives; instant ones have one value."""
     expr = window.fill_in(target["expr"])
     if target["instant"]:
-        found = prometheus.instant(expr)
+        found = prometheus.instant(expr, window.end)
         samples = [(one["metric"], [one["value"]]) for one in found]
     else:
         found = prometheus.range(expr, window.start, window.end, window.step)
@@ -191,7 +192,9 @@ def _axes(figure: Figure, box: tuple[float, ...], window: Window, below: float) 
         )
     )
     axes.set_xlim(window.start, window.end)
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 3, 6, 10]))
+    seconds = window.end - window.start
+    between = next(each for each in TICK_SECONDS if seconds <= 8 * each)
+    axes.set_xticks([window.start + tick for tick in range(0, int(seconds) + 1, between)])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: _clock(t - window.start)))
     axes.tick_params(length=0, colors=FAINT, labelsize=8)
     for spine in axes.spines.values():
@@ -220,7 +223,12 @@ def _timeseries(
     for step in defaults["thresholds"]["steps"][1:]:
         if defaults["custom"]["thresholdsStyle"]["mode"] == "dashed" and step["value"] < 3 * high:
             axes.axhline(step["value"], color=COLOURS[step["color"]], linestyle="--", linewidth=1)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    if defaults["unit"] == "bytes":
+        span = axes.get_ylim()[1] - axes.get_ylim()[0]
+        axes.yaxis.set_major_locator(MultipleLocator(2 ** math.ceil(math.log2(span / 5))))
+    else:
+        whole = defaults.get("decimals") == 0
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v, defaults["unit"])))
     if lines:
         figure.legend(
@@ -256,7 +264,7 @@ def number(value: float, unit: str, decimals: int | None = None) -> str:
     if math.isnan(value):
         return "–"
     if unit == "percentunit":
-        return f"{100 * value:.{decimals or 0}f} %"
+        return f"{_short(100 * value, decimals)} %"
     if unit == "bytes":
         size, names = value, ["B", "KiB", "MiB", "GiB", "TiB"]
         while abs(size) >= 1024 and len(names) > 1:

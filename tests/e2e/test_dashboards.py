@@ -40,6 +40,8 @@ WITHOUT_DATA = {
     "pronk_publish_failures_total": "every version was published",
 }
 """Selectors in alerts that find nothing in a cluster that is well, and why."""
+WELL = {"Run": [1], "Parameter server": [1], "Redis": [1], "Targets up": [1], "Actors": [2]}
+"""What headlines say in the end."""
 
 
 def spoil(watched: Watched) -> None:
@@ -109,8 +111,21 @@ def test_every_query_gives_data_and_every_dashboard_can_be_drawn(tmp_path: Path)
         ]
         assert silent == []
         assert silent_rules(prometheus) == []
+        assert {title: said(prometheus, title, window) for title in WELL} == WELL
         assert prometheus.value('sum(pronk_rpc_refused_total{code="PERMISSION_DENIED"})') == 1
         pictures(prometheus, window, Path(os.environ.get("PICTURES", tmp_path)))
+
+
+def said(prometheus: Prometheus, title: str, window: Window) -> list[float]:
+    """Values of the panels with words or colours of this title, each once."""
+    found = {
+        line.values[-1]
+        for dashboard in dashboards().values()
+        for panel, target in queried(dashboard)
+        if panel["title"] == title and panel["type"] == "stat"
+        for line in ask(prometheus, target, window)
+    }
+    return sorted(found)
 
 
 def silent_rules(prometheus: Prometheus) -> list[str]:
