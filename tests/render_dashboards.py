@@ -185,9 +185,9 @@ def _axes(figure: Figure, box: tuple[float, ...], window: Window, below: float) 
     wide, high = figure.get_figwidth(), figure.get_figheight()
     axes = figure.add_axes(
         (
-            left + 0.95 / wide,
+            left + 1.2 / wide,
             bottom + (0.28 + below) / high,
-            width - 1.1 / wide,
+            width - 1.35 / wide,
             height - (0.7 + below) / high,
         )
     )
@@ -196,7 +196,7 @@ def _axes(figure: Figure, box: tuple[float, ...], window: Window, below: float) 
     between = next(each for each in TICK_SECONDS if seconds <= 8 * each)
     axes.set_xticks([window.start + tick for tick in range(0, int(seconds) + 1, between)])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: _clock(t - window.start)))
-    axes.tick_params(length=0, colors=FAINT, labelsize=8)
+    axes.tick_params(length=0, colors=FAINT, labelsize=8, pad=5)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return axes
