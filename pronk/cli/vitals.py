@@ -11,7 +11,7 @@ from pronk.wire.v1 import registry_pb2
 _WINDOW_SECONDS = 10.0
 _GONE_SECONDS = 60.0
 _NOTABLE_SHARE = 0.1
-_LOST_SHARE = 0.25
+_LOST_SHARE = 0.4
 
 KINDS = {
     registry_pb2.MEMBER_KIND_LEARNER: "learner",

@@ -146,8 +146,8 @@ def with_actor(
         (0.5, 0.5, "balanced"),
         (9.0, 8.0, "buffer-bound"),
         (8.0, 9.0, "buffer-bound"),
-        (2.0, 9.0, "learner-bound"),
-        (9.0, 2.0, "actor-bound"),
+        (3.9, 9.0, "learner-bound"),
+        (9.0, 3.9, "actor-bound"),
     ],
 )
 def test_the_verdict_names_who_holds_up_whom(waiting: float, blocked: float, verdict: str) -> None:
