@@ -52,7 +52,7 @@ def slow_learner(folder: Path) -> Iterator[Watched]:
         if program.name != "learner":
             return program
         options = program.command[program.command.index("learner") + 1 :]
-        wrapped = (sys.executable, str(ROOT / "tests" / "slow_learner.py"), *options)
+        wrapped = (sys.executable, str(ROOT / "tests" / "chaos" / "slow_learner.py"), *options)
         return replace(program, command=wrapped)
 
     yield Watched(experiment(), folder / "run", slowed)
