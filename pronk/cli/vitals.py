@@ -11,6 +11,7 @@ from pronk.wire.v1 import registry_pb2
 _WINDOW_SECONDS = 10.0
 _GONE_SECONDS = 60.0
 _NOTABLE_SHARE = 0.1
+_LOST_SHARE = 0.4
 
 KINDS = {
     registry_pb2.MEMBER_KIND_LEARNER: "learner",
@@ -18,6 +19,8 @@ KINDS = {
     registry_pb2.MEMBER_KIND_EVALUATE: "evaluator",
     registry_pb2.MEMBER_KIND_SERVE: "server",
 }
+VERDICTS = ("balanced", "actor-bound", "learner-bound", "buffer-bound")
+"""What holds a cluster up; `pronk:bottleneck` is the index."""
 STATES = {
     registry_pb2.RUN_STATE_RUNNING: "RUNNING",
     registry_pb2.RUN_STATE_FINISHED: "FINISHED",
@@ -87,13 +90,11 @@ class Vitals:
 
     @property
     def verdict(self) -> str | None:
-        """Who holds up whom: `learner-bound`, `actor-bound` or `balanced`."""
+        """Who holds up whom, one of `VERDICTS`."""
         waiting, blocked = self.learner_waiting, self.actors_blocked
         if waiting is None or blocked is None:
             return None
-        if max(waiting, blocked) < _NOTABLE_SHARE:
-            return "balanced"
-        return "learner-bound" if blocked >= waiting else "actor-bound"
+        return bottleneck(waiting, blocked)
 
     def who_waits(self) -> str | None:
         """The same in words, for example `learner waits 2 % · actors blocked 40 %`."""
@@ -114,6 +115,23 @@ class Vitals:
             "verdict": self.verdict,
         }
         return plain | derived | {"members": [vars(member) for member in self.members]}
+
+
+def bottleneck(waiting: float, blocked: float) -> str:
+    """Who holds up whom; the recording rule `pronk:bottleneck` says the same.
+
+    Where both sides wait long, neither is to blame but what lies between them: a buffer that is
+    slow or away. Its fill does not tell: slow to write it is empty, slow to read it is full.
+
+    Args:
+        waiting: share of the learners' time that they waited for data.
+        blocked: share of the actors' time that they waited for room in the buffer.
+    """
+    if max(waiting, blocked) < _NOTABLE_SHARE:
+        return "balanced"
+    if min(waiting, blocked) >= _LOST_SHARE:
+        return "buffer-bound"
+    return "learner-bound" if blocked >= waiting else "actor-bound"
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,10 @@ LAG = Histogram(
     ["policy"],
     buckets=(0, 1, 2, 3, 5, 10, 20, 50, 100, 300, 1000),
 )
+RETURN_MEAN = Gauge("pronk_return_mean", "Mean return of the last 100 episodes.", ["policy"])
+RETURN_QUANTILE = Gauge(
+    "pronk_return_quantile", "Quantiles of the same returns: 0.1 and 0.9.", ["policy", "quantile"]
+)
 RHO_MEAN = Gauge("pronk_rho_mean", "Mean importance weight before clipping.", ["policy"])
 RHO_CLIPPED_SHARE = Gauge("pronk_rho_clipped_share", "Share of weights above the clip.", ["policy"])
 PUBLISH_SECONDS = Histogram(

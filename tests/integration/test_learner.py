@@ -20,6 +20,7 @@ from valkeys import EmbeddedValkey
 from pronk import config
 from pronk.errors import Fenced
 from pronk.policy.bundle import Bundle
+from pronk.telemetry import metrics
 from pronk.transport.buffer import BufferKeys, Producer, buffer_state
 from pronk.transport.cluster import list_reports
 from pronk.transport.redis import connect as connect_redis
@@ -178,6 +179,8 @@ def test_it_trains_refuses_what_is_foreign_and_finishes(
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["steps"], summary["learner_updates"]) == (400, 10)
     assert summary["return_mean_last_100"] == 7.0
+    assert metrics.RETURN_MEAN.labels("default")._value.get() == 7.0
+    assert metrics.RETURN_QUANTILE.labels("default", "0.9")._value.get() == 7.0
     assert summary["stop_reason"] == "frames reached 400"
     (folder,) = (tmp_path / "policies").iterdir()
     assert Bundle.load(folder).manifest.frames == 400

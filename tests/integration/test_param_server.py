@@ -18,6 +18,7 @@ from param_servers import (
 
 from pronk.errors import Fenced
 from pronk.policy.bundle import Bundle
+from pronk.telemetry import metrics
 from pronk.transport import cluster
 from pronk.transport.bundles import to_message
 from pronk.transport.channels import CHUNK_BYTES, INLINE_BYTES
@@ -39,6 +40,12 @@ def server(tmp_path: Path) -> Iterator[ServerThread]:
 def client(server: ServerThread) -> Iterator[Client]:
     with Client(server) as client:
         yield client
+
+
+def test_its_disk_is_known_before_anything_was_stored(tmp_path: Path) -> None:
+    metrics.DISK_BYTES.set(0)
+    with ServerThread(tmp_path / "run"):
+        eventually(lambda: metrics.DISK_BYTES._value.get() > 0)
 
 
 # Publishing and watching

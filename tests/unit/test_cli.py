@@ -140,7 +140,15 @@ def with_actor(
 
 @pytest.mark.parametrize(
     ("waiting", "blocked", "verdict"),
-    [(0.5, 5.0, "learner-bound"), (5.0, 0.5, "actor-bound"), (0.5, 0.5, "balanced")],
+    [
+        (0.5, 5.0, "learner-bound"),
+        (5.0, 0.5, "actor-bound"),
+        (0.5, 0.5, "balanced"),
+        (9.0, 8.0, "buffer-bound"),
+        (8.0, 9.0, "buffer-bound"),
+        (3.9, 9.0, "learner-bound"),
+        (9.0, 3.9, "actor-bound"),
+    ],
 )
 def test_the_verdict_names_who_holds_up_whom(waiting: float, blocked: float, verdict: str) -> None:
     monitor = Monitor()

@@ -16,10 +16,11 @@ def generator():
     return module
 
 
-def test_the_configuration_page_is_current():
-    page = (ROOT / "docs/configuration.md").read_text()
+def test_the_pages_are_current():
+    configuration, metrics = (ROOT / f"docs/{name}.md" for name in ("configuration", "metrics"))
 
-    assert page == generator().page(), "run `make proto`"
+    assert configuration.read_text() == generator().page(), "run `make proto`"
+    assert metrics.read_text() == generator().metrics_page(), "run `make proto`"
 
 
 def test_every_key_and_variable_is_explained():

@@ -67,7 +67,7 @@ class EvaluateLoop:
         for policy, ended in played.items():
             self._reports.ended(policy, ended)
             self._meter.count(sum(end.episode.steps for end in ended), len(ended), unrolls=0)
-        self._meter.worked()
+        self._meter.tell()
 
     def _lost(self, policy: str, slot: int, number: int) -> None:
         """Another episode begins in the slot: told so, the parameter server counts a lost one."""

@@ -1,5 +1,6 @@
 """Where an actor's time goes, and what it has done so far."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ class Meter:
         self._blocked = 0.0
         self._blocked_since: float | None = None
         self._told_busy = 0.0
+        self._told_blocked = 0.0
+        self._telling = threading.Lock()
 
     def count(self, steps: int, episodes: int, unrolls: int) -> int:
         """Count what was played; return its environment frames."""
@@ -40,10 +43,10 @@ class Meter:
         try:
             yield
         finally:
-            self._blocked_since = None
-            waited = time.perf_counter() - began
-            self._blocked += waited
-            metrics.ACTOR_BLOCKED_SECONDS.inc(waited)
+            with self._telling:
+                self._blocked_since = None
+                self._blocked += time.perf_counter() - began
+            self.tell()
 
     @property
     def blocked_seconds(self) -> float:
@@ -56,14 +59,18 @@ class Meter:
         """Not waited so far."""
         return max(0.0, time.perf_counter() - self._started - self.blocked_seconds)
 
-    def worked(self) -> None:
-        """Bring the metric of busy time up to date."""
-        busy = self.busy_seconds
-        metrics.ACTOR_BUSY_SECONDS.inc(max(0.0, busy - self._told_busy))
-        self._told_busy = busy
+    def tell(self) -> None:
+        """Bring the metrics of time up to date."""
+        with self._telling:
+            blocked, busy = self.blocked_seconds, self.busy_seconds
+            metrics.ACTOR_BLOCKED_SECONDS.inc(max(0.0, blocked - self._told_blocked))
+            metrics.ACTOR_BUSY_SECONDS.inc(max(0.0, busy - self._told_busy))
+            self._told_blocked = max(blocked, self._told_blocked)
+            self._told_busy = max(busy, self._told_busy)
 
     def stats(self) -> registry_pb2.ActorStats:
-        """What heartbeats tell."""
+        """What heartbeats tell; a wait that is under way shows in the metrics with it."""
+        self.tell()
         return registry_pb2.ActorStats(
             steps=self.steps,
             frames=self.frames,

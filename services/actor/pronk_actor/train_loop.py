@@ -113,7 +113,7 @@ class TrainLoop:
         full = [cast for cast in self._casts if cast.player.rows_left == 0]
         for cast in full:
             self._deliver(cast, stop)
-        self._meter.worked()
+        self._meter.tell()
         return full
 
     def _step(self, rows: int) -> None:

@@ -177,6 +177,16 @@ class Learner:
             metrics.CHECKPOINT_FAILURES.labels(self._policy).inc()
             logs.get().error("checkpoint_not_written", why=str(error))
 
+    def tell_returns(self) -> None:
+        """Set the metrics of what was reached of late; no episode yet, no metric."""
+        mean, spread = self._progress.return_mean(), self._return_spread()
+        values = {"0.1": spread[0], "0.9": spread[1]}
+        if mean is not None:
+            metrics.RETURN_MEAN.labels(self._policy).set(mean)
+        for quantile, value in values.items():
+            if value is not None:
+                metrics.RETURN_QUANTILE.labels(self._policy, quantile).set(value)
+
     def row(self) -> dict[str, Any]:
         """The newest numbers, for the journal."""
         counters, update = self._progress.counters, self.meter.update

@@ -131,6 +131,7 @@ class Session:
         self._next_tick = time.monotonic() + _TICK_SECONDS
         self._health.set_ready(self._buffer_at_hand())
         metrics.tell_disk(self._assignment.folder)
+        self._learner.tell_returns()
         self._report()
 
     def _release(self, reason: str, stop: threading.Event) -> None:

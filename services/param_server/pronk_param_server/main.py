@@ -119,7 +119,8 @@ async def _serve(
         incarnation=incarnation,
     )
     beat = asyncio.create_task(_beat(health, writer))
-    await _sweep_until(stop, registry, blob_folder)
+    # The folder of blobs is made with the first one: the disk is that of the one above.
+    await _sweep_until(stop, registry, blob_folder.parent)
     health.set_ready(False)
     beat.cancel()
     await registry.close()
