@@ -66,9 +66,15 @@ def asked(run_dir: Path | None) -> Iterator[tuple[Address, grpc.Channel]]:
     try:
         server, *folder = RunDirectory(run_dir).address.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
-        raise Failed(f"no cluster runs in {run_dir}: `pronk up` starts one") from None
+        raise Failed(_nobody_in(run_dir)) from None
+    if folder and not Path(folder[0]).exists():  # of a `pronk up` that was killed
+        raise Failed(_nobody_in(run_dir))
     with local(server, Path(folder[0]) if folder else None) as channel:
         yield parse_address(server), channel
+
+
+def _nobody_in(run_dir: Path) -> str:
+    return f"no cluster runs in {run_dir}: `pronk up` starts one"
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """`pronk bench`: how fast this machine trains."""
 
 import json
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from pronk.cli import preflight
 from pronk.cli.failure import Failed
 from pronk.cli.measure import Measurement, Meter
 from pronk.cli.rundir import RunDirectory
+from pronk.cli.scratch import scratch
 from pronk.cli.session import Cluster, cluster
 from pronk.cli.signals import Signals
 from pronk.cli.words import duration, percent
@@ -61,9 +61,9 @@ def measure_cluster(
     experiment = experiments.load(config, [*(overrides or []), *_ENDLESS, f"actor.count={actors}"])
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise Misconfigured(f"--json {json_file}: there is no such directory")
-    with Signals() as signals, tempfile.TemporaryDirectory(prefix="pronk-bench-") as folder:
+    with Signals() as signals, scratch("pronk-bench-") as folder:
         preflight.check(experiment, signals.stop)
-        measurement = _measure(experiment, RunDirectory(Path(folder)), seconds, signals)
+        measurement = _measure(experiment, RunDirectory(folder), seconds, signals)
         if measurement is None:
             raise typer.Exit(128 + (signals.number or 0))
     result = measurement.as_json(experiment)

@@ -2,8 +2,7 @@
 
 An authority that signs a certificate for every role and is forgotten at once (its key is never
 written down), a token per role, and a password per role on Redis. All lie in a private folder
-outside of the run directory that goes when the cluster does; what a killed `pronk up` leaves there
-opens nothing any more.
+outside of the run directory that goes when `pronk up` does, even if it is killed.
 
     FOLDER/ROLE/ca.crt tls.crt tls.key   certificates; ROLE is one of ROLES or `param-server`
     FOLDER/ROLE/token                    the role's token
@@ -15,12 +14,12 @@ opens nothing any more.
 import os
 import secrets
 import shlex
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pronk.cli.scratch import scratch
 from pronk.transport.acl import aclfile
 from pronk.transport.security import ROLES
 
@@ -79,8 +78,8 @@ def throwaway(server: str, valkey_port: int) -> Iterator[Credentials]:
         server: address of the parameter server.
         valkey_port: of the buffer, on loopback.
     """
-    with tempfile.TemporaryDirectory(prefix="pronk-secure-") as folder:  # mode 0700
-        yield _make(Path(folder), server, valkey_port)
+    with scratch("pronk-secure-") as folder:
+        yield _make(folder, server, valkey_port)
 
 
 def _make(folder: Path, server: str, valkey_port: int) -> Credentials:

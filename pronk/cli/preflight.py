@@ -5,13 +5,13 @@ hang or crash, and their libraries stay out of the supervisor.
 """
 
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
 from pronk import config
 from pronk.cli.process import Process, Program, describe_exit
+from pronk.cli.scratch import scratch
 from pronk.config import Experiment
 from pronk.config.experiment import unrolls_needed
 from pronk.errors import Misconfigured
@@ -28,11 +28,11 @@ def check(experiment: Experiment, stop: threading.Event) -> None:
         Misconfigured: the environment or a network cannot be built, a network does not export, a
             batch does not fit into the buffer, or there is no such device.
     """
-    with tempfile.TemporaryDirectory(prefix="pronk-") as folder:
-        path = Path(folder) / "experiment.yaml"
+    with scratch("pronk-") as folder:
+        path = folder / "experiment.yaml"
         path.write_text(config.dump(experiment), encoding="utf-8")
         command = (sys.executable, "-P", "-m", __name__, str(path))
-        process = Process(Program("preflight", command, log=Path(folder) / "preflight.log"))
+        process = Process(Program("preflight", command, log=folder / "preflight.log"))
         try:
             status = _wait(process, stop)
             line = process.last_line()

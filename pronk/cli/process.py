@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from pronk.errors import Misconfigured
 
 _LOG_LIMIT = 32 << 20
 _TAIL_BYTES = 8192
+_TIDY_SECONDS = 2.0
 
 # Runs between fork and the program itself. `preexec_fn` would run Python in a forked process
 # whose parent has threads; a fresh interpreter is safe, and the kernel keeps the wish over exec.
@@ -92,9 +94,10 @@ class Process:
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it and its process group at once."""
-        self._kill_group()
+        """End it at once, and its process group with it."""
+        self._process.kill()
         self._process.wait()
+        self._kill_group()
 
     def last_line(self) -> str:
         """The last line it wrote, without the program's own prefix; empty when there is none."""
@@ -110,7 +113,13 @@ class Process:
         if self._group_killed:  # its number may belong to another group by now
             return
         self._group_killed = True
+        # Whoever sees that it is gone may tidy up: Python removes the named semaphores that a
+        # killed process left in shared memory, from a process of the same group.
+        deadline = time.monotonic() + _TIDY_SECONDS
         with suppress(ProcessLookupError, PermissionError):
+            while time.monotonic() < deadline:
+                os.killpg(self.pid, 0)
+                time.sleep(0.01)
             os.killpg(self.pid, signal.SIGKILL)
 
 

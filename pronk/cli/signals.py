@@ -27,8 +27,10 @@ class Signals:
         self._first = 0.0
 
     def __enter__(self) -> Self:
-        """Listen."""
-        self._before = {number: signal.signal(number, self._handle) for number in _ASKING}
+        """Listen. Who ignores hang-ups, by `nohup`, goes on doing so."""
+        deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        asking = [number for number in _ASKING if not (deaf and number == signal.SIGHUP)]
+        self._before = {number: signal.signal(number, self._handle) for number in asking}
         return self
 
     def __exit__(

@@ -1,7 +1,10 @@
 """One environment in a process of its own, as AsyncVectorEnv runs it."""
 
+import ctypes
 import multiprocessing
+import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -44,8 +47,10 @@ class Worker(gymnasium.Env[dict[str, Any], Any]):
             action_space: the environment's.
             seed: of the environments that come after the first.
         """
-        if multiprocessing.parent_process() is not None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+            _die_with(parent.pid)
         self._build = build
         self._env: gymnasium.Env[Any, Any] | None = None
         self._layout = ObservationLayout(observation_space)
@@ -127,6 +132,14 @@ class Worker(gymnasium.Env[dict[str, Any], Any]):
         if faults:
             raise faults[0]
         return self._layout.single(seen), kept
+
+
+def _die_with(parent: int | None) -> None:
+    """Be killed when the parent is: in a step that does not come back nobody would notice."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it was too late
+        os._exit(1)
 
 
 class _Enough(BaseException):

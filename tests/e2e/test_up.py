@@ -166,36 +166,6 @@ def export(run_dir: Path, out: Path) -> None:
     assert Bundle.load(out).manifest.frames == summary(run_dir)["frames"]
 
 
-def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    with started(run_dir) as process:
-        children = belonging_to(run_dir)
-        ports = listening(children)
-        assert len(ports) == 2
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)  # as `timeout` does: no second thought
-        said_out, said = process.communicate(timeout=60)
-    assert process.returncode == 143, said_out + said
-    assert said == (
-        f"pronk: stopped; go on with: pronk up {run_dir}/config.yaml --run-dir {run_dir}\n"
-    )
-    assert not belonging_to(run_dir)
-    assert not any(is_listened_to(port) for port in ports)
-    assert list((run_dir / "checkpoints").iterdir()), "what was learned is kept"
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
-def test_a_killed_parent_takes_everything_with_it(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    with started(run_dir) as process:
-        ports = listening(belonging_to(run_dir))
-        assert len(belonging_to(run_dir)) == 5
-        process.kill()
-        process.wait()
-        until(lambda: not belonging_to(run_dir))
-    assert not any(is_listened_to(port) for port in ports)
-
-
 def test_killed_services_come_back_and_status_sees_them(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with started(run_dir) as process:

@@ -1,6 +1,7 @@
 """`pronk doctor RUN_DIR`: what is wrong with a run's files, in one line each."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,6 +104,16 @@ def test_what_is_wrong_is_named(
     assert status == 1
     assert list(wrong) == [where]
     assert wrong[where]["advice"]
+
+
+@pytest.mark.parametrize("place", ["", "server", "checkpoints"])
+def test_a_run_that_just_began_lacks_nothing(
+    tmp_path: Path, run_dir: Path, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = tmp_path / "begun"
+    (begun / place).mkdir(parents=True)
+    shutil.copy(run_dir / "config.yaml", begun)
+    assert diagnosis(begun, capsys) == (0, {})
 
 
 def test_no_checkpoint_that_can_be_read(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -228,6 +228,22 @@ def test_what_a_child_leaves_behind_in_its_group_is_killed(tmp_path: Path) -> No
     until(lambda: not is_running(grandchild))
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="where Linux has them")
+def test_a_killed_child_leaves_no_shared_memory(tmp_path: Path) -> None:
+    code = (
+        "import multiprocessing, time; "
+        "lock = multiprocessing.get_context('spawn').Lock(); "
+        "print(lock._semlock.name, flush=True); time.sleep(60)"
+    )
+    process = Process(program(tmp_path, "a", code))
+    until(lambda: (tmp_path / "a.log").exists() and logged(tmp_path / "a.log", "\n"))
+    name = (tmp_path / "a.log").read_text().strip().removeprefix("/")
+    memory = Path("/dev/shm") / f"sem.{name}"
+    assert memory.exists()
+    process.kill()
+    assert not memory.exists()
+
+
 def test_leaving_in_an_error_leaves_nothing_running(tmp_path: Path) -> None:
     pids: list[int] = []
 

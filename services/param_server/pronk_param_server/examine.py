@@ -18,7 +18,10 @@ def examine(run_dir: Path) -> list[Finding]:
     folder = run_dir / "server"
     path = folder / "registry.sqlite3"
     if not path.exists():
-        return [Finding("ledger", "missing", f"no {path}", "no parameter server has run here")]
+        if (folder / "blobs").exists():
+            return [Finding("ledger", "missing", f"no {path}", _ADVICE)]
+        advice = "no parameter server came so far: `pronk up` begins anew"
+        return [Finding("ledger", "optional", "none", advice)]
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             damage = database.execute("PRAGMA integrity_check").fetchone()[0]
