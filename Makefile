@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: help install demo compose-demo test proof lint proto bench images clean
+.PHONY: help install demo compose-demo test proof lint proto bench images secrets clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -63,6 +63,9 @@ proto: .venv/installed-dev ## generate code and reference pages from proto/ and 
 bench: .venv/installed-local ## environment steps per second of a whole cluster on this machine
 	@mkdir -p runs
 	$(BIN)/pronk bench cluster --json runs/bench.json
+
+secrets: .venv/installed-local ## certificates, tokens and passwords for docker-compose.secure.yml
+	@$(BIN)/python scripts/make_secrets.py
 
 images: ## build the images of the services, and print what each adds to its base
 	@./scripts/images.sh
