@@ -169,6 +169,69 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         made.compose("down", "--volumes", "--timeout", "30")
 
 
+@pytest.fixture(scope="module")
+def images() -> None:
+    done = subprocess.run(
+        ["./scripts/images.sh", "--network", "host"],
+        cwd=ROOT, capture_output=True, text=True, timeout=1500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def in_image(name: str, script: str, *options: str) -> str:
+    """What a Python script prints in a container as docker-compose.yml runs it."""
+    hard = ("--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL")
+    return docker("run", *hard, *options, "--entrypoint", "python", name, "-c", script).strip()
+
+
+@pytest.mark.parametrize(("service", "megabytes"), [("param-server", 150), ("actor", 400)])
+def test_images_without_torch_are_small(images: None, service: str, megabytes: int) -> None:
+    name = f"pronk-{service}:local"
+    look = "import importlib.util as u; print([n for n in {} if u.find_spec(n)])"
+    assert in_image(name, look.format(["torch", "grpc"])) == "['grpc']"
+    sizes = [
+        int(docker("image", "inspect", "--format", "{{.Size}}", each))
+        for each in (name, "python:3.11-slim-bookworm")
+    ]
+    assert (sizes[0] - sizes[1]) / 1e6 <= megabytes
+
+
+def test_every_experiment_of_ours_has_its_environment(images: None) -> None:
+    names = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
+    script = f"""
+from pathlib import Path
+from pronk import config, envs
+for name in {names}:
+    envs.describe(config.load(Path("/configs", name), ()).env)
+    print(name)
+"""
+    shown = in_image("pronk-actor:local", script, "-v", f"{ROOT}/configs:/configs:ro")
+    assert shown.splitlines()[-len(names) :] == names
+
+
+def test_code_of_a_users_own_comes_in_by_a_mount_or_an_image(images: None, tmp_path: Path) -> None:
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "envs.py").write_text(
+        "import gymnasium\ndef make_env():\n    return gymnasium.make('CartPole-v1')\n"
+    )
+    script = """
+from pronk import envs
+from pronk.config.schema import EnvConfig
+print(envs.describe(EnvConfig(id="my_package.envs:make_env")).environment)
+"""
+    mounted = in_image("pronk-actor:local", script, "-v", f"{tmp_path}:/code:ro")
+    assert mounted.splitlines()[-1] == "my_package.envs:make_env"
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text("FROM pronk-actor:local\nCOPY my_package /code/my_package\n")
+    tag = f"pronk-test-{secrets.token_hex(4)}"
+    docker("build", "--quiet", "--tag", tag, str(tmp_path))
+    try:
+        assert in_image(tag, script).splitlines()[-1] == "my_package.envs:make_env"
+    finally:
+        docker("image", "rm", "--force", tag)
+
+
 def restarts(container: str) -> int:
     return int(docker("inspect", "--format", "{{.RestartCount}}", container))
 
