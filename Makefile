@@ -17,15 +17,18 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: help install demo test proof lint proto bench clean
+.PHONY: help install demo compose-demo test proof lint proto bench images secrets clean
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 install: .venv/installed-dev ## make .venv with everything pinned: to run, to test, to develop
 
 demo: .venv/installed-local ## train CartPole on a real cluster of processes, then evaluate the policy
 	@./scripts/demo.sh
+
+compose-demo: ## the same in containers: train, fetch policy and curve, take everything down
+	@./scripts/compose_demo.sh
 
 test: .venv/installed-dev ## the test suite: 8 minutes at most
 	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
@@ -39,6 +42,7 @@ lint: .venv/installed-dev ## ruff, mypy, import rules, protocol files, generated
 	$(BIN)/mypy
 	$(BIN)/mypy scripts
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint services/*/Dockerfile
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	@tag=$$(git describe --tags --abbrev=0 2>/dev/null); \
@@ -50,15 +54,23 @@ lint: .venv/installed-dev ## ruff, mypy, import rules, protocol files, generated
 	fi
 	$(BIN)/python scripts/generate_proto.py --check
 	$(BIN)/python scripts/generate_docs.py --check
+	$(BIN)/python scripts/generate_dashboards.py --check
 
 proto: .venv/installed-dev ## generate code and reference pages from proto/ and the schemas
 	$(BIN)/buf format --write
 	$(BIN)/python scripts/generate_proto.py
 	$(BIN)/python scripts/generate_docs.py
+	$(BIN)/python scripts/generate_dashboards.py
 
 bench: .venv/installed-local ## environment steps per second of a whole cluster on this machine
 	@mkdir -p runs
 	$(BIN)/pronk bench cluster --json runs/bench.json
+
+secrets: .venv/installed-local ## certificates, tokens and passwords for docker-compose.secure.yml
+	@$(BIN)/python scripts/make_secrets.py
+
+images: ## build the images of the services, and print what each adds to its base
+	@./scripts/images.sh
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

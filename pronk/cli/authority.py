@@ -1,7 +1,8 @@
-"""A certificate authority for one cluster on this machine, forgotten as soon as it has signed."""
+"""A certificate authority for one cluster, forgotten as soon as it has signed."""
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,7 +22,7 @@ class Authority:
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("pronk up")
+        self._name = _name("pronk")
         public = self._key.public_key()
         # Whoever meets a stranger's certificate sees that another authority made it.
         self._own = x509.AuthorityKeyIdentifier.from_issuer_public_key(public)
@@ -33,20 +34,20 @@ class Authority:
         )
         self.certificate = _pem(built)
 
-    def issue(self, name: str, host: str | None = None) -> tuple[str, str]:
-        """A certificate and its key, in PEM: for a server at an IP address, or for a client."""
+    def issue(self, name: str, hosts: Sequence[str] = ()) -> tuple[str, str]:
+        """A certificate and its key, in PEM: for a server of these hosts, or for a client."""
         key = ec.generate_private_key(ec.SECP256R1())
         usage = ExtendedKeyUsageOID
-        purpose = usage.SERVER_AUTH if host else usage.CLIENT_AUTH
+        purpose = usage.SERVER_AUTH if hosts else usage.CLIENT_AUTH
         built = (
             _builder(_name(name), self._name, key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(self._own, critical=False)
         )
-        if host:
-            names = [x509.IPAddress(ipaddress.ip_address(host)), x509.DNSName("localhost")]
-            built = built.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if hosts:
+            names = x509.SubjectAlternativeName([_host(host) for host in hosts])
+            built = built.add_extension(names, critical=False)
         return _pem(built.sign(self._key, hashes.SHA256())), _key_pem(key)
 
 
@@ -63,6 +64,13 @@ def _builder(
         .not_valid_before(now - _SLACK)
         .not_valid_after(now + _VALID)
     )
+
+
+def _host(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _name(common: str) -> x509.Name:

@@ -1,22 +1,23 @@
-"""What a cluster on this machine needs to trust itself, made on the spot and thrown away.
+"""What a cluster needs to trust itself, made on the spot.
 
 An authority that signs a certificate for every role and is forgotten at once (its key is never
-written down), a token per role, and a password per role on Redis. All lie in a private folder
-outside of the run directory that goes when `pronk up` does, even if it is killed.
+written down), a token per role, and a password per role on Redis.
 
     FOLDER/ROLE/ca.crt tls.crt tls.key   certificates; ROLE is one of ROLES or `param-server`
     FOLDER/ROLE/token                    the role's token
+    FOLDER/ROLE/redis_url                the buffer's URL with the role's password
     FOLDER/ROLE/env                      all of it as variables, to be sourced by a shell
     FOLDER/param-server/tokens           every role's token
-    FOLDER/valkey.acl                    users of the buffer
+    FOLDER/redis/users.acl               users of the buffer, by hashes of their passwords
+    FOLDER/redis/ca.crt tls.crt tls.key  the buffer's own certificate, where it speaks TLS
 """
 
 import os
 import secrets
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pronk.cli.scratch import scratch
@@ -24,8 +25,9 @@ from pronk.transport.acl import aclfile
 from pronk.transport.security import ROLES
 
 SERVER = "param-server"
+_BUFFER = "redis"
 _BUFFER_ROLES = ("actor", "learner")
-_HOST = "127.0.0.1"
+_HERE = ("127.0.0.1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,14 @@ class Credentials:
 
     Attributes:
         folder: where they lie.
-        server: address of the parameter server.
-        redis_urls: of the buffer, with user and password, by role.
     """
 
     folder: Path
-    server: str
-    redis_urls: Mapping[str, str] = field(repr=False)
 
     @property
     def aclfile(self) -> Path:
         """Users of the buffer."""
-        return self.folder / "valkey.acl"
+        return self.folder / _BUFFER / "users.acl"
 
     def environment(self, role: str) -> dict[str, str]:
         """The `PRONK_*` variables of a program: its own role's credentials and no other's."""
@@ -53,8 +51,8 @@ class Credentials:
         if role == SERVER:
             own["PRONK_TOKENS_FILE"] = str(self.folder / role / "tokens")
             del own["PRONK_TOKEN_FILE"]
-        if role in self.redis_urls:
-            own["PRONK_REDIS_URL"] = self.redis_urls[role]
+        if role in _BUFFER_ROLES:
+            own["PRONK_REDIS_URL_FILE"] = str(self.folder / role / "redis_url")
         return own
 
     def env_file(self, role: str) -> Path:
@@ -72,40 +70,60 @@ def role_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 @contextmanager
 def throwaway(server: str, valkey_port: int) -> Iterator[Credentials]:
-    """New credentials for a cluster, as long as the context lasts.
+    """New credentials for a cluster on this machine, as long as the context lasts.
+
+    They lie in a private folder outside of the run directory that goes when `pronk up` does, even
+    if it is killed.
 
     Args:
         server: address of the parameter server.
         valkey_port: of the buffer, on loopback.
     """
     with scratch("pronk-secure-") as folder:
-        yield _make(folder, server, valkey_port)
+        yield make(folder, server, _HERE, f"redis://{{user}}@{_HERE[0]}:{valkey_port}/0")
 
 
-def _make(folder: Path, server: str, valkey_port: int) -> Credentials:
-    # Only `pronk up --secure` needs the package for certificates.
+def make(
+    folder: Path,
+    server: str,
+    names: Sequence[str],
+    buffer_url: str,
+    buffer_names: Sequence[str] = (),
+) -> Credentials:
+    """New credentials for a cluster, readable by this user only.
+
+    Args:
+        folder: an empty one.
+        server: address of the parameter server, as people reach it.
+        names: addresses and hosts by which the parameter server is known to its clients.
+        buffer_url: of the buffer; `{user}` stands for a role and its password.
+        buffer_names: those of the buffer; none: it speaks no TLS.
+    """
+    # Only who makes certificates needs the package for them.
     from pronk.cli.authority import Authority
 
-    authority = Authority()
-    tokens = {role: secrets.token_urlsafe(32) for role in ROLES}
-    passwords = {role: secrets.token_urlsafe(32) for role in _BUFFER_ROLES}
-    urls = {role: f"redis://{role}:{p}@{_HOST}:{valkey_port}/0" for role, p in passwords.items()}
-    made = Credentials(folder, server, urls)
-    _write(made.aclfile, aclfile(passwords))
-    for role in (SERVER, *ROLES):
-        place = folder / role
+    authority, made = Authority(), Credentials(folder)
+    hosts = dict.fromkeys(ROLES, ()) | {SERVER: names} | {_BUFFER: buffer_names}
+    for holder, own_names in hosts.items():
+        place = folder / holder
         place.mkdir(mode=0o700)
-        certificate, key = authority.issue(role, _HOST if role == SERVER else None)
+        if holder == _BUFFER and not buffer_names:
+            continue
+        certificate, key = authority.issue(holder, own_names)
         _write(place / "ca.crt", authority.certificate)
         _write(place / "tls.crt", certificate)
         _write(place / "tls.key", key)
+    passwords = {role: secrets.token_urlsafe(32) for role in _BUFFER_ROLES}
+    _write(made.aclfile, aclfile(passwords))
+    for role, password in passwords.items():
+        _write(folder / role / "redis_url", buffer_url.format(user=f"{role}:{password}") + "\n")
+    tokens = {role: secrets.token_urlsafe(32) for role in ROLES}
+    _write(folder / SERVER / "tokens", "".join(f"{role} {tokens[role]}\n" for role in ROLES))
     for role, token in tokens.items():
         _write(folder / role / "token", f"{token}\n")
         variables = {"PRONK_SERVER": server} | made.environment(role)
         lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
         _write(made.env_file(role), "".join(lines))
-    lines = (f"{role} {token}\n" for role, token in tokens.items())
-    _write(folder / SERVER / "tokens", "".join(lines))
     return made
 
 

@@ -91,6 +91,8 @@ class Settings(BaseSettings):
     """Where a process serves Prometheus metrics; port 0: any free one."""
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     """The buffer; it may hold a password."""
+    redis_url_file: Path | None = None
+    """A file with the buffer's URL; it comes before `PRONK_REDIS_URL`."""
     run_dir: Path | None = None
     """The run's state; the learner and the parameter server need it."""
     token: SecretStr | None = None
@@ -125,6 +127,16 @@ class Settings(BaseSettings):
         if self.token_file is None:
             return None
         return _token(read_text(self.token_file, "PRONK_TOKEN_FILE"), "PRONK_TOKEN_FILE")
+
+    def buffer_url(self) -> str:
+        """The buffer's URL; never to be logged.
+
+        Raises:
+            Misconfigured: the file cannot be read.
+        """
+        if self.redis_url_file is None:
+            return self.redis_url.get_secret_value()
+        return read_text(self.redis_url_file, "PRONK_REDIS_URL_FILE").strip()
 
     def required_run_dir(self) -> Path:
         """The run directory.

@@ -24,6 +24,7 @@ from pronk.transport.redis import connect as connect_redis
 
 pytestmark = pytest.mark.timeout(180)
 
+FILES = ("PRONK_TLS_CA", "PRONK_TLS_KEY")
 SERVICES = {"param-server", "learner", "actor-0", "actor-1"}
 
 
@@ -65,8 +66,6 @@ class Spy:
             for path in Path(environment["PRONK_TLS_CERT"]).parents[1].rglob("*"):
                 with suppress(OSError):
                     self.secrets |= secrets_of(path)
-            if url := environment.get("PRONK_REDIS_URL"):
-                self.secrets.add(urlsplit(url).password or "")
 
     def _read_pages(self) -> None:
         for log in (self._run_dir / "logs").glob("*.log"):
@@ -85,6 +84,8 @@ def secrets_of(path: Path) -> set[str]:
         return {path.read_text().strip()}
     if path.name == "tokens":
         return {line.split()[1] for line in path.read_text().splitlines()}
+    if path.name == "redis_url":
+        return {urlsplit(path.read_text()).password or ""}
     return set()
 
 
@@ -125,10 +126,9 @@ def test_no_secret_is_where_others_look(tmp_path: Path) -> None:
     assert not any(folder.parent.exists() for folder in folders)
     for environment in spy.environments.values():
         role = Path(environment["PRONK_TLS_CERT"]).parent.name
-        user = urlsplit(environment.get("PRONK_REDIS_URL", "")).username
-        assert user == (None if role == "param-server" else role)
+        assert ("PRONK_REDIS_URL_FILE" in environment) == (role != "param-server")
         assert ("PRONK_TOKENS_FILE" in environment) == (role == "param-server")
-        for name in ("PRONK_TLS_CA", "PRONK_TLS_KEY", "PRONK_TOKEN_FILE", "PRONK_TOKENS_FILE"):
+        for name in (*FILES, "PRONK_TOKEN_FILE", "PRONK_TOKENS_FILE", "PRONK_REDIS_URL_FILE"):
             assert Path(environment.get(name, f"{role}/x")).parent.name == role
 
 

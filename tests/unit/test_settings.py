@@ -102,6 +102,17 @@ def test_what_is_no_token(tmp_path: Path, content: str) -> None:
         Settings(token_file=tmp_path / "missing").client_token()
 
 
+def test_the_buffer_comes_from_the_file_or_the_variable(tmp_path: Path) -> None:
+    file = tmp_path / "redis_url"
+    file.write_text("redis://from-a-file/0\n")
+    url = "redis://from-the-variable/0"
+    assert Settings(redis_url=url).buffer_url() == url
+    assert Settings(redis_url=url, redis_url_file=file).buffer_url() == "redis://from-a-file/0"
+    file.unlink()
+    with pytest.raises(Misconfigured, match="PRONK_REDIS_URL_FILE: cannot read"):
+        Settings(redis_url_file=file).buffer_url()
+
+
 def test_secrets_are_not_shown() -> None:
     settings = Settings(token="very-secret", redis_url="redis://:very-secret@host/0")
     assert "very-secret" not in repr(settings)

@@ -57,7 +57,7 @@ def evaluate(experiment: Experiment, stop: threading.Event, *, sample: bool) -> 
 
 def _train(place: Place, stop: threading.Event) -> None:
     experiment = place.experiment
-    client = connect_redis(place.settings.redis_url.get_secret_value())
+    client = connect_redis(place.settings.buffer_url())
     most = experiment.buffer.max_bytes * len(experiment.policies)
     if not await_server(client, most, stop, place.health.beat):
         return

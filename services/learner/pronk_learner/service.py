@@ -107,7 +107,7 @@ def _train(
     progress, trained = resume(experiment, trainer, folder)
     progress.counters.version = max(progress.counters.version, grant.number_floor) + 1
     assignment = Assignment(experiment, policy, membership.run, grant.epoch, spec, folder)
-    redis = connect_redis(settings.redis_url.get_secret_value())
+    redis = connect_redis(settings.buffer_url())
     consumer = _open_buffer(redis, assignment, stop, health.beat)
     if consumer is None:
         return

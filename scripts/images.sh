@@ -1,0 +1,16 @@
+#!/bin/sh
+# Build the three images and print what each adds to its base.
+# usage: images.sh [OPTION OF docker build…]
+set -eu
+cd "$(dirname "$0")/.."
+base=python:3.11-slim-bookworm
+commit=$(git rev-parse HEAD 2>/dev/null || true)
+for service in param_server actor learner; do
+    docker build --quiet --build-arg "COMMIT=$commit" --file "services/$service/Dockerfile" \
+        --tag "pronk-$(echo "$service" | tr _ -):local" "$@" . >/dev/null
+done
+size() { docker image inspect --format '{{.Size}}' "$1"; }
+below=$(size "$base")
+for service in param-server actor learner; do
+    echo "pronk-$service:local  $((($(size "pronk-$service:local") - below) / 1000000)) MB on top of $base"
+done
