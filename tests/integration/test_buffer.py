@@ -360,6 +360,22 @@ def test_entries_that_never_arrived_are_read_again(client, keys, monkeypatch):
     assert len({entry.id for entry in [held, *again, *last]}) == 4
 
 
+def test_entries_with_fields_of_anybodys_making_carry_nothing_or_what_is_theirs(
+    client, keys, monkeypatch
+):
+    for fields in ({"x": "junk"}, {"x": "junk", "u": "unroll"}):
+        client.xadd(keys.stream, fields)
+    reader = Consumer(client, keys, "learner")
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "xreadgroup", losing_the_first_answer(client.xreadgroup))
+        assert reader.read(2, 0) == []
+    assert [entry.payload for entry in reader.read(8, 0)] == [b"", b"unroll"]
+    client.xadd(keys.stream, {"x": "junk"})
+    (late,) = reader.read(8, 0)
+    assert late.payload == b""
+    assert reader.ack([late.id]) == 1
+
+
 def test_an_acknowledgement_that_did_not_get_through_is_made_up_for(client, keys, monkeypatch):
     fill(client, keys, 3)
     reader = Consumer(client, keys, "learner")
