@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -22,11 +23,13 @@ from pronk.errors import Fenced
 from pronk.policy.bundle import Bundle
 from pronk.transport.buffer import BufferKeys, Producer, buffer_state
 from pronk.transport.cluster import list_reports
+from pronk.transport.membership import Membership
 from pronk.transport.redis import connect as connect_redis
 from pronk.wire import codec
 from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.unroll import Episode, Unroll, UnrollHeader
 from pronk.wire.v1 import registry_pb2 as pb
+from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
 
 SLOTS, LENGTH = 8, 5
 EXPERIMENT = f"""
@@ -164,11 +167,12 @@ def test_it_trains_refuses_what_is_foreign_and_finishes(
     with learning(tmp_path, valkey, monkeypatch) as cluster:
         cluster.send(run="another-run")
         cluster.send(contract=CONTRACT_VERSION - 1)
+        cluster.redis.xadd(cluster.keys.stream, {"x": "junk"})
         for _ in range(10):  # 400 frames
             cluster.send()
         eventually(lambda: cluster.state() == pb.RUN_STATE_FINISHED, 30)
         assert cluster.waiting() == 0, "what was trained or refused is out of the buffer"
-        eventually(lambda: cluster.refused() == 2, 30)
+        eventually(lambda: cluster.refused() == 3, 30)
         (left,) = list_reports(cluster.client.channel)
 
     assert left.policy == "default"
@@ -213,6 +217,37 @@ def test_without_a_server_it_saves_on_until_another_has_taken_over(
         cluster.send()
         eventually(lambda: not cluster.learns(), 30)
         assert checkpoint.folders(folder) == [successor]
+
+
+def test_once_it_hears_of_a_newer_epoch_it_writes_nothing_more(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fenced: list[Membership] = []
+
+    def membership(*args: Any) -> Membership:
+        fenced.append(Membership(*args))
+        return fenced[0]
+
+    monkeypatch.setattr("pronk_learner.service.Membership", membership)
+    folder = tmp_path / "checkpoints"
+    with (  # noqa: PT012 - leaving `learning` shows what the learner died of
+        pytest.raises(Fenced, match="epoch 1 of policy 'default' ended: 2 was granted"),
+        learning(tmp_path, valkey, monkeypatch) as cluster,
+    ):
+        cluster.send()
+        eventually(lambda: cluster.newest() == [2] and cluster.waiting() == 0, 30)
+        # As after a silence that outlasted its lease, without the wait.
+        gone = pb.LeaveRequest(member=fenced[0].member)
+        RegistryServiceStub(cluster.client.channel).Leave(gone, timeout=5)
+        assert cluster.client.learner().grant.epoch == 2
+        eventually(lambda: fenced[0]._epochs["default"] == 2, 30)
+        saved = checkpoint.folders(folder)
+
+        cluster.send()
+        eventually(lambda: not cluster.learns(), 30)
+        assert cluster.waiting() == 1, "not acknowledged"
+        assert cluster.newest() == [2], "not published"
+        assert checkpoint.folders(folder) == saved, "not saved"
 
 
 def test_a_resumed_run_goes_on_where_it_was(
