@@ -1,6 +1,7 @@
 """A whole learner between a real parameter server and a real buffer; the actor is played here."""
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from pronk.transport.buffer import BufferKeys, Producer, buffer_state
 from pronk.transport.cluster import list_reports
 from pronk.transport.membership import Membership
 from pronk.transport.redis import connect as connect_redis
-from pronk.wire import codec
+from pronk.wire import codec, validate
 from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.unroll import Episode, Unroll, UnrollHeader
 from pronk.wire.v1 import registry_pb2 as pb
@@ -70,7 +71,11 @@ class Cluster:
         self._rng = np.random.default_rng(0)
 
     def send(
-        self, reward: float = 1.0, run: str | None = None, contract: int = CONTRACT_VERSION
+        self,
+        reward: float = 1.0,
+        run: str | None = None,
+        contract: int = CONTRACT_VERSION,
+        version: int = 1,
     ) -> None:
         """Add an unroll to the buffer."""
         self._sequence += 1
@@ -78,7 +83,7 @@ class Cluster:
             self._hash, run or self.actor.run, "default", self.actor.member, self._sequence
         )
         with patch.object(codec, "CONTRACT_VERSION", contract):
-            payload = codec.encode(unroll(header, self._rng, reward))
+            payload = codec.encode(unroll(header, self._rng, reward, version))
         assert self._producer.send(self.actor.member, self._sequence, payload, self.client.stop)
 
     def send_again(self, member: str) -> None:
@@ -104,7 +109,9 @@ class Cluster:
         return state.length
 
 
-def unroll(header: UnrollHeader, rng: np.random.Generator, reward: float) -> Unroll:
+def unroll(
+    header: UnrollHeader, rng: np.random.Generator, reward: float, version: int = 1
+) -> Unroll:
     rows = (LENGTH, SLOTS)
     return Unroll(
         header=header,
@@ -116,7 +123,7 @@ def unroll(header: UnrollHeader, rng: np.random.Generator, reward: float) -> Unr
         truncated=np.zeros(rows, np.bool_),
         valid=np.ones(rows, np.bool_),
         task=np.zeros((LENGTH + 1, SLOTS), np.int32),
-        behaviour_version=np.ones(rows, np.int64),
+        behaviour_version=np.full(rows, version),
         core_state={},
         last_action={"default": np.zeros(SLOTS, np.int64)},
         last_reward=np.zeros(SLOTS, np.float32),
@@ -360,9 +367,22 @@ def test_in_lock_step_an_unroll_that_is_refused_is_followed_by_a_version_too(
     assert (saved.counters.updates, saved.counters.version) == (2, 5)
 
 
+def test_versions_above_its_own_are_refused(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with learning(tmp_path, valkey, monkeypatch) as cluster:
+        cluster.send(version=1_000_000)
+        for _ in range(3):
+            cluster.send(version=1)
+        eventually(lambda: cluster.newest() == [4] and cluster.refused() == 1, 30)
+        cluster.send(version=4)
+        eventually(lambda: cluster.newest() == [5], 30)
+
+
 def test_training_that_diverges_fails_with_the_reason(
     tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(validate, "MAX_REWARD", math.inf)
     with learning(tmp_path, valkey, monkeypatch) as cluster:
         for _ in range(55):
             cluster.send(reward=3e38)  # finite, and its square is not
