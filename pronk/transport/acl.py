@@ -4,7 +4,8 @@ A script runs with the rights of whoever calls it, so that each role needs what 
 the keys they do it to, and no more. This is the one place that says so: `aclfile` makes the file
 that a Valkey or Redis (7 or newer) is started with, `--aclfile`.
 
-What no rule can say: whoever may XADD may trim with its MAXLEN.
+What no rule can say: whoever may XADD may trim with its MAXLEN, and actors, who share one user,
+may write each other's keys (docs/security.md).
 """
 
 import hashlib
@@ -24,7 +25,7 @@ RULES: Mapping[str, str] = {
     "actor": (
         f"{_COMMON} {_SCRIPTS} "
         f"({_STREAM} +xlen +xadd) "
-        f"({_SIZES} +hget +hset +hincrby) "
+        f"({_SIZES} +hget +hset) "
         f"({_SEEN} +get +set)"
     ),
     # Reads, acknowledges, deletes, and takes over what dead learners left; it adds nothing.

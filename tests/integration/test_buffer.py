@@ -319,6 +319,28 @@ def test_a_strangers_deletion_does_not_fill_the_buffer_for_good(client, keys):
     assert producer(client, keys).send("member", 3, b"x" * MAX_BYTES, stopped())
 
 
+@pytest.mark.parametrize("nonsense", ["abc", "", "-5", "nan", "1e3", "9" * 400, "1" * 19])
+def test_nonsense_beside_the_stream_harms_nobody(client, keys, nonsense):
+    """Every actor may write it."""
+    fill(client, keys, 1)
+    reader, sender = Consumer(client, keys, "learner"), producer(client, keys)
+    (entry,) = reader.read(1, 0)
+    client.hset(keys.sizes, mapping={"total": nonsense, entry.id: nonsense})
+    client.set(keys.seen("member"), nonsense)
+    assert buffer_state(client, keys) == BufferState(1, 0)
+    assert sender.forgot("member", 1)
+    assert sender.send("member", 2, b"x" * 10, stopped())
+    assert sender.duplicates == 0
+    assert buffer_state(client, keys) == BufferState(2, 10), "counted anew"
+
+    (other,) = reader.read(1, 0)
+    client.hset(keys.sizes, "total", nonsense)
+    assert reader.ack([entry.id]) == 1
+    assert reader.ack([other.id]) == 1
+    assert buffer_state(client, keys) == BufferState(0, 0)
+    assert client.exists(keys.sizes) == 0
+
+
 # Reading.
 
 
