@@ -54,9 +54,7 @@ def check(unroll: Unroll, expectation: Expectation) -> None:
     _check_origin(unroll, expectation)
     _check_form(unroll, expectation)
     _check_values(unroll, expectation.spec)
-    _expect_within(
-        "behaviour_version", unroll.behaviour_version, 0, expectation.newest_version()
-    )
+    _expect_within("behaviour_version", unroll.behaviour_version, 0, expectation.newest_version())
     _check_episodes(unroll, expectation.spec)
 
 
@@ -104,7 +102,7 @@ def _check_form(unroll: Unroll, expectation: Expectation) -> None:
         sizes = {action.name: (np.float32, (action.parameters,)) for action in spec.action}
         _expect_group("distribution", unroll.distribution, sizes, rows)
     for name, extra in unroll.extras.items():
-        _expect(f"extra {name}", extra, extra.dtype, (*rows, *extra.shape[2:]))
+        _expect(f"extra {name[:80]}", extra, extra.dtype, (*rows, *extra.shape[2:]))
     if (unroll.action_mask is not None) != spec.action_mask:
         raise WireError("spec", "an action mask" if not spec.action_mask else "no action mask")
     if unroll.action_mask is not None:
@@ -123,7 +121,7 @@ def _check_values(unroll: Unroll, spec: EnvironmentSpec) -> None:
         ("extra", unroll.extras),
     ):
         for name, array in group.items():
-            _expect_finite(f"{kind} {name}", array)
+            _expect_finite(f"{kind} {name[:80]}", array)
     for observation in spec.observation:
         _check_observation(observation, unroll.obs[observation.name])
     for action in spec.action:
@@ -204,7 +202,8 @@ def _expect_group(
     lead: tuple[int, ...],
 ) -> None:
     if arrays.keys() != expected.keys():
-        raise WireError("spec", f"{kind}: arrays {sorted(arrays)}, expected {sorted(expected)}")
+        found = sorted(name[:80] for name in arrays)
+        raise WireError("spec", f"{kind}: arrays {found}, expected {sorted(expected)}")
     for name, (dtype, shape) in expected.items():
         _expect(f"{kind} {name}", arrays[name], dtype, (*lead, *shape))
 

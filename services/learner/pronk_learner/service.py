@@ -185,9 +185,7 @@ def epoch_of(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _expectation(
-    assignment: Assignment, network: PolicyNetwork, progress: Progress
-) -> Expectation:
+def _expectation(assignment: Assignment, network: PolicyNetwork, progress: Progress) -> Expectation:
     return Expectation(
         run=assignment.run,
         experiment_hash=experiment_hash(assignment.experiment),
