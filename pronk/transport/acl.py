@@ -23,10 +23,7 @@ _SCRIPTS = "+evalsha +script|load ~pronk:*"
 RULES: Mapping[str, str] = {
     # Adds, and nothing else: it reads no unroll and removes none.
     "actor": (
-        f"{_COMMON} {_SCRIPTS} "
-        f"({_STREAM} +xlen +xadd) "
-        f"({_SIZES} +hget +hset) "
-        f"({_SEEN} +get +set)"
+        f"{_COMMON} {_SCRIPTS} ({_STREAM} +xlen +xadd) ({_SIZES} +hget +hset) ({_SEEN} +get +set)"
     ),
     # Reads, acknowledges, deletes, and takes over what dead learners left; it adds nothing.
     "learner": (

@@ -176,7 +176,11 @@ class Consumer:
         # Fields come as a list of names and values.
         return self._hold(
             [
-                Entry(id_, _payload(dict(zip(fields[::2], fields[1::2], strict=True))), times_delivered[id_] + 1)
+                Entry(
+                    id_,
+                    _payload(dict(zip(fields[::2], fields[1::2], strict=True))),
+                    times_delivered[id_] + 1,
+                )
                 for id_, fields in found
             ]
         )
