@@ -1,8 +1,8 @@
 """Questions and commands to the parameter server, beside membership and policies.
 
-Every function waits for an unreachable server, and but for releases and reports for one whose disk is
-full, until `stop` is set and then returns None or False;
-those without `stop` ask once. `beat` feeds liveness in waits that may be long.
+Every function waits for an unreachable server (and, but for releases and reports, for one whose
+disk is full) until `stop` is set and then returns None or False; those without `stop` ask once.
+`beat` feeds liveness in waits that may be long.
 """
 
 import threading

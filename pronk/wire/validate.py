@@ -19,8 +19,8 @@ from pronk.wire.spec import ActionSpec, ArraySpec, DiscreteSpec, EnvironmentSpec
 from pronk.wire.unroll import Arrays, Unroll
 
 MAX_REWARD = 1e9
-"""Of one step, either sign. No task pays so much; a return of a thousand such rewards, squared and
-summed over a million rows, is a finite float32 still, so that no reward makes a gradient infinite."""
+"""Of one step, either sign. No task pays so much; and a return of a thousand such rewards, squared
+and summed over a million rows, is a finite float32: no reward alone ends a run as diverged."""
 
 _MEMBER = re.compile(r"[a-z]{1,16}-[0-9A-Za-z]{12}")
 """Ids that the parameter server issues. What was trained is remembered by member."""
@@ -112,9 +112,10 @@ def _check_form(unroll: Unroll, expectation: Expectation) -> None:
 def _check_values(unroll: Unroll, spec: EnvironmentSpec) -> None:
     """What the numbers say, once every array has its form."""
     _expect_finite("behaviour_log_prob", unroll.behaviour_log_prob)
-    for name, reward in (("reward", unroll.reward), ("last_reward", unroll.last_reward)):
-        _expect_finite(name, reward)
-        _expect_within(name, reward, -MAX_REWARD, MAX_REWARD)
+    _expect_finite("reward", unroll.reward)
+    _expect_within("reward", unroll.reward, -MAX_REWARD, MAX_REWARD)
+    _expect_finite("last_reward", unroll.last_reward)
+    _expect_within("last_reward", unroll.last_reward, -MAX_REWARD, MAX_REWARD)
     for kind, group in (
         ("core_state", unroll.core_state),
         ("distribution", unroll.distribution),

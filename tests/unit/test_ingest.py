@@ -1,9 +1,9 @@
 """The learner's ingest: what is refused is counted, told in few words, and taken out."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from given_entries import GivenEntries
 from param_servers import eventually
 from pronk_learner.ingest import Ingest
 from structlog.testing import capture_logs
@@ -19,27 +19,11 @@ EXPECTED = Expectation(
 )
 
 
-class Buffer:
-    """What ingest sees of a buffer that holds these payloads."""
-
-    def __init__(self, payloads: Sequence[bytes]) -> None:
-        self._entries = [Entry(str(n).encode(), payload, 1) for n, payload in enumerate(payloads)]
-        self.acknowledged: list[bytes] = []
-
-    def read(self, count: int, block_ms: int) -> list[Entry]:
-        taken, self._entries = self._entries[:count], self._entries[count:]
-        return taken
-
-    def ack(self, ids: Sequence[bytes]) -> int:
-        self.acknowledged.extend(ids)
-        return len(ids)
-
-
 def test_many_refusals_are_few_short_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     long = "x" * 100_000
     foreign = codec.encode(sample(header=replace(HEADER, run=long)))
     named = codec.encode(replace(sample(), extras={}, obs={long: sample().obs["default"]}))
-    buffer = Buffer([foreign, named, b"junk"] * 100)
+    buffer = GivenEntries([foreign, named, b"junk"] * 100)
     with capture_logs() as lines, Ingest(buffer, EXPECTED, 2) as ingest:  # type: ignore[arg-type]
         eventually(lambda: len(buffer.acknowledged) == 300)
         assert [(line["reason"], line["count"]) for line in lines] == [

@@ -7,7 +7,7 @@ begins with the write that may be refused, or that needs no memory.
 ADDED, FULL, SEEN = 1, 0, -1
 """What `ADD` answers."""
 
-# Every actor may write these values: what is no number of up to 15 digits is as if it were not there.
+# Every actor may write these values: what is no number of up to 15 digits counts as not there.
 _NUMBER = """
 local function number(text)
   return text and #text <= 15 and string.match(text, '^%d+$') and tonumber(text)

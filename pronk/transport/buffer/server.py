@@ -131,7 +131,7 @@ def read_state(client: Redis, keys: BufferKeys) -> BufferState:
 
 
 def number(text: bytes | None) -> int:
-    """What a key of the buffer holds; 0 without it, and for what is no number: actors write them."""
+    """What a key of the buffer holds; 0 without it and for what is no number: actors write it."""
     return int(text) if text is not None and len(text) <= 15 and text.isdigit() else 0
 
 

@@ -15,7 +15,6 @@ from pronk_param_server.calls import Context, answered, streamed
 from pronk_param_server.refusal import DATA_LOSS, INVALID, TOO_SLOW, Refusal
 from pronk_param_server.writer import Writer
 
-
 PIECE_SECONDS = 10.0
 """Longest wait for the next piece of a blob."""
 
