@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import grpc
+import numpy as np
 import torch
 from cluster_clients import TRAIN, Client
 from given_entries import GivenEntries
@@ -135,6 +136,8 @@ def test_a_learner_refuses_spoiled_unrolls_under_a_reason_and_trains_on_the_othe
             if item is None:
                 continue
             sound += 1
+            floats = (item[1].reward, item[1].behaviour_log_prob, item[1].last_reward)
+            assert all(np.isfinite(array).all() for array in floats)
             if sound % TRAINED_EVERY == 0:
                 group = SlotGroup(item[1], 0, item[1].slots)
                 applied += trainer.update(assemble([group]), frames=0).applied

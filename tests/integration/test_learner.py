@@ -247,7 +247,7 @@ def test_once_it_hears_of_a_newer_epoch_it_writes_nothing_more(
         gone = pb.LeaveRequest(member=fenced[0].member)
         RegistryServiceStub(cluster.client.channel).Leave(gone, timeout=5)
         assert cluster.client.learner().grant.epoch == 2
-        eventually(lambda: fenced[0]._epochs["default"] == 2, 30)
+        eventually(lambda: fenced[0]._epochs.get("default") == 2, 30)
         saved = checkpoint.folders(folder)
 
         cluster.send()
