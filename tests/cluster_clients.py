@@ -28,9 +28,14 @@ class Client:
         self._watchers: list[PolicyWatcher] = []
 
     def join(self, kind: pb.MemberKind.ValueType, policy: str = "default") -> Membership:
+        member = self.membership(kind, policy)
+        assert member.join(self.stop)
+        return member
+
+    def membership(self, kind: pb.MemberKind.ValueType, policy: str = "default") -> Membership:
+        """One that is yet to join."""
         spec = None if kind == LEARNER else SPEC
         member = Membership(self.channel, kind, self.server.hash, (policy,), spec)
-        assert member.join(self.stop)
         self._members.append(member)
         return member
 

@@ -93,7 +93,7 @@ def telling_outage(server: Address) -> Iterator[None]:
             raise Misconfigured(
                 f"{server} refuses: {retry.details_of(error)}; see PRONK_TOKEN and PRONK_TLS_CA"
             ) from None
-        if retry.is_transient(error):
+        if retry.is_outage(error):
             raise Failed(
                 f"no parameter server answers at {server}: "
                 "name the directory of a running `pronk up`, or set PRONK_SERVER"

@@ -123,7 +123,9 @@ LAST_UPDATE_TIMESTAMP = Gauge(
 DISK_BYTES = Gauge("pronk_disk_bytes", "Size of the disk that holds the run directory.")
 DISK_FREE_BYTES = Gauge("pronk_disk_free_bytes", "What is free on it.")
 DISK_FAILURES = Counter(
-    "pronk_disk_failures", "Files of a run and releases that were not written.", ["what"]
+    "pronk_disk_failures",
+    "Files of a run, releases and changes of its state that were not written.",
+    ["what"],
 )
 
 # Parameter server

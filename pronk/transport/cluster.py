@@ -1,7 +1,8 @@
 """Questions and commands to the parameter server, beside membership and policies.
 
-Every function waits for an unreachable server until `stop` is set and then returns None or False;
-those without `stop` ask once. `beat` feeds liveness in waits that may be long.
+Every function waits for an unreachable server (and, but for releases and reports, for one whose
+disk is full) until `stop` is set and then returns None or False; those without `stop` ask once.
+`beat` feeds liveness in waits that may be long.
 """
 
 import threading
@@ -12,7 +13,7 @@ import grpc
 
 from pronk.errors import Fenced
 from pronk.transport.channels import CALL_SECONDS, refused
-from pronk.transport.retry import code_of, details_of, is_transient, until_answered
+from pronk.transport.retry import code_of, details_of, is_outage, is_transient, until_answered
 from pronk.wire import spec as specs
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1 import reports_pb2
@@ -94,7 +95,7 @@ def cut_release(
 
     Raises:
         Fenced: another learner holds a newer epoch.
-        grpc.RpcError: the server cannot (NOT_FOUND: it no longer has the version; INTERNAL: its
+        grpc.RpcError: the server cannot (NOT_FOUND: it no longer has the version; ABORTED: its
             disk fails): count it and go on training.
     """
     stub = RegistryServiceStub(channel)
@@ -104,6 +105,7 @@ def cut_release(
             lambda: stub.CutRelease(request, timeout=_RELEASE_SECONDS),
             stop,
             "the parameter server, to cut a release",
+            again=is_outage,
             beat=beat,
         )
     except grpc.RpcError as error:
@@ -172,6 +174,7 @@ def leave_report(
             lambda: stub.LeaveReport(request, timeout=CALL_SECONDS),
             stop,
             "the parameter server, to leave a report",
+            again=is_outage,
             beat=beat,
         )
     except grpc.RpcError as error:

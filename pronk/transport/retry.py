@@ -23,7 +23,10 @@ T = TypeVar("T")
 LOG_SECONDS = 30.0
 """Between two log lines about one outage."""
 
-_TRANSIENT = frozenset(
+DISK_FAILS = grpc.StatusCode.ABORTED
+"""What a server answers that could not write what it was asked to keep; nothing was changed."""
+
+_OUTAGE = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -45,9 +48,14 @@ def details_of(error: BaseException) -> str:
     return " ".join((details or "no details").split())
 
 
+def is_outage(error: BaseException) -> bool:
+    """Whether the server cannot be reached, or cannot answer for the moment."""
+    return code_of(error) in _OUTAGE
+
+
 def is_transient(error: BaseException) -> bool:
-    """Whether the same call may succeed later without anybody changing anything."""
-    return code_of(error) in _TRANSIENT
+    """Whether the same call may succeed later: after an outage, or once the disk has room."""
+    return is_outage(error) or code_of(error) == DISK_FAILS
 
 
 class Reminder:

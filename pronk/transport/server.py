@@ -1,6 +1,6 @@
 """The one factory of gRPC servers: limits, keepalive, TLS, and roles for every call."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -61,7 +61,8 @@ def create_server(
     credentials = server_credentials(settings)
     required = {**required_roles(services), _REFLECTION: ALL_ROLES}
     server = grpc.aio.server(
-        interceptors=(RoleInterceptor(required, authority), DoorInterceptor()),
+        # The door first: refusals are calls too.
+        interceptors=(DoorInterceptor(), RoleInterceptor(required, authority)),
         options=_OPTIONS,
         maximum_concurrent_rpcs=MAX_CALLS,
     )
@@ -115,10 +116,12 @@ class RoleInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _refuse(method: str, code: grpc.StatusCode, message: str) -> Any:
-    metrics.RPC_REFUSED.labels(method.rpartition("/")[2], code.name).inc()
-
-    async def refuse(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def refuse(
+        _requests: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
+        metrics.RPC_REFUSED.labels(method.rpartition("/")[2], code.name).inc()
         await context.abort(code, message)
+        yield  # never reached: a stream is what it is
 
     # Whatever the method's arity: this one does not wait for a request.
     return grpc.stream_stream_rpc_method_handler(refuse)

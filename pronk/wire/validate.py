@@ -6,7 +6,8 @@ not enforced, since many environments overstep the bounds that they declare.
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,12 @@ from pronk.wire.errors import WireError
 from pronk.wire.spec import ActionSpec, ArraySpec, DiscreteSpec, EnvironmentSpec
 from pronk.wire.unroll import Arrays, Unroll
 
+MAX_REWARD = 1e9
+"""Of one step, either sign. No task pays so much; and a return of a thousand such rewards, squared
+and summed over a million rows, is a finite float32: no reward alone ends a run as diverged."""
+
+_MEMBER = re.compile(r"[a-z]{1,16}-[0-9A-Za-z]{12}")
+"""Ids that the parameter server issues. What was trained is remembered by member."""
 _LOG_PROB_ROUNDING = 1e-4
 """How far above 0 rounding may lift the log-probability of discrete actions."""
 
@@ -33,6 +40,8 @@ class Expectation:
     """T."""
     core_shapes: Mapping[str, tuple[int, ...]]
     """{name: shape of one slot's core state}; empty without a core."""
+    newest_version: Callable[[], float] = lambda: math.inf
+    """The learner's own number, which rises: nobody can have acted with a newer one."""
 
 
 def check(unroll: Unroll, expectation: Expectation) -> None:
@@ -45,6 +54,7 @@ def check(unroll: Unroll, expectation: Expectation) -> None:
     _check_origin(unroll, expectation)
     _check_form(unroll, expectation)
     _check_values(unroll, expectation.spec)
+    _expect_within("behaviour_version", unroll.behaviour_version, 0, expectation.newest_version())
     _check_episodes(unroll, expectation.spec)
 
 
@@ -56,7 +66,11 @@ def _check_origin(unroll: Unroll, expectation: Expectation) -> None:
         ("policy", header.policy, expectation.policy),
     ):
         if found != expected:
-            raise WireError(reason, f"{reason} {found!r}, expected {expected!r}")
+            raise WireError(reason, f"{reason} {found[:80]!r}, expected {expected!r}")
+    if not _MEMBER.fullmatch(header.member):
+        raise WireError("range", f"member {header.member[:80]!r} is no id that a server issues")
+    if header.sequence < 1:
+        raise WireError("range", f"sequence {header.sequence}, they count from 1")
 
 
 def _check_form(unroll: Unroll, expectation: Expectation) -> None:
@@ -88,7 +102,7 @@ def _check_form(unroll: Unroll, expectation: Expectation) -> None:
         sizes = {action.name: (np.float32, (action.parameters,)) for action in spec.action}
         _expect_group("distribution", unroll.distribution, sizes, rows)
     for name, extra in unroll.extras.items():
-        _expect(f"extra {name}", extra, extra.dtype, (*rows, *extra.shape[2:]))
+        _expect(f"extra {name[:80]}", extra, extra.dtype, (*rows, *extra.shape[2:]))
     if (unroll.action_mask is not None) != spec.action_mask:
         raise WireError("spec", "an action mask" if not spec.action_mask else "no action mask")
     if unroll.action_mask is not None:
@@ -99,14 +113,16 @@ def _check_values(unroll: Unroll, spec: EnvironmentSpec) -> None:
     """What the numbers say, once every array has its form."""
     _expect_finite("behaviour_log_prob", unroll.behaviour_log_prob)
     _expect_finite("reward", unroll.reward)
+    _expect_within("reward", unroll.reward, -MAX_REWARD, MAX_REWARD)
     _expect_finite("last_reward", unroll.last_reward)
+    _expect_within("last_reward", unroll.last_reward, -MAX_REWARD, MAX_REWARD)
     for kind, group in (
         ("core_state", unroll.core_state),
         ("distribution", unroll.distribution),
         ("extra", unroll.extras),
     ):
         for name, array in group.items():
-            _expect_finite(f"{kind} {name}", array)
+            _expect_finite(f"{kind} {name[:80]}", array)
     for observation in spec.observation:
         _check_observation(observation, unroll.obs[observation.name])
     for action in spec.action:
@@ -117,7 +133,6 @@ def _check_values(unroll: Unroll, spec: EnvironmentSpec) -> None:
     if all(isinstance(action, DiscreteSpec) for action in spec.action):
         _expect_within("behaviour_log_prob", unroll.behaviour_log_prob, high=_LOG_PROB_ROUNDING)
     _expect_within("task", unroll.task, 0, len(spec.tasks) - 1)
-    _expect_within("behaviour_version", unroll.behaviour_version, 0)
     _expect_within("slot", unroll.slot, 0)
     if len(set(unroll.slot.tolist())) != unroll.slots:
         raise WireError("range", "slot: one slot twice")
@@ -188,7 +203,8 @@ def _expect_group(
     lead: tuple[int, ...],
 ) -> None:
     if arrays.keys() != expected.keys():
-        raise WireError("spec", f"{kind}: arrays {sorted(arrays)}, expected {sorted(expected)}")
+        found = sorted(name[:80] for name in arrays)
+        raise WireError("spec", f"{kind}: arrays {found}, expected {sorted(expected)}")
     for name, (dtype, shape) in expected.items():
         _expect(f"{kind} {name}", arrays[name], dtype, (*lead, *shape))
 

@@ -55,7 +55,7 @@ TABLE: list[tuple[str, set[str]]] = [
     (f"RENAME {STREAM} {STREAM}2", NOBODY),
     # what lies beside it
     (f"HGET {SIZES} total", BUFFER),
-    (f"HINCRBY {SIZES} total 1", BUFFER),
+    (f"HINCRBY {SIZES} total 1", {LEARNER}),
     (f"HSET {SIZES} 1-1 5", {ACTOR}),
     (f"HDEL {SIZES} 1-1", {LEARNER}),
     (f"DEL {SIZES}", {LEARNER}),

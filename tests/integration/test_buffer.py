@@ -319,6 +319,28 @@ def test_a_strangers_deletion_does_not_fill_the_buffer_for_good(client, keys):
     assert producer(client, keys).send("member", 3, b"x" * MAX_BYTES, stopped())
 
 
+@pytest.mark.parametrize("nonsense", ["abc", "", "-5", "nan", "1e3", "9" * 400, "1" * 19])
+def test_nonsense_beside_the_stream_harms_nobody(client, keys, nonsense):
+    """Every actor may write it."""
+    fill(client, keys, 1)
+    reader, sender = Consumer(client, keys, "learner"), producer(client, keys)
+    (entry,) = reader.read(1, 0)
+    client.hset(keys.sizes, mapping={"total": nonsense, entry.id: nonsense})
+    client.set(keys.seen("member"), nonsense)
+    assert buffer_state(client, keys) == BufferState(1, 0)
+    assert sender.forgot("member", 1)
+    assert sender.send("member", 2, b"x" * 10, stopped())
+    assert sender.duplicates == 0
+    assert buffer_state(client, keys) == BufferState(2, 10), "counted anew"
+
+    (other,) = reader.read(1, 0)
+    client.hset(keys.sizes, "total", nonsense)
+    assert reader.ack([entry.id]) == 1
+    assert reader.ack([other.id]) == 1
+    assert buffer_state(client, keys) == BufferState(0, 0)
+    assert client.exists(keys.sizes) == 0
+
+
 # Reading.
 
 
@@ -358,6 +380,22 @@ def test_entries_that_never_arrived_are_read_again(client, keys, monkeypatch):
     last = reader.read(8, 0)
     assert [entry.deliveries for entry in last] == [1]
     assert len({entry.id for entry in [held, *again, *last]}) == 4
+
+
+def test_entries_with_fields_of_anybodys_making_carry_nothing_or_what_is_theirs(
+    client, keys, monkeypatch
+):
+    for fields in ({"x": "junk"}, {"x": "junk", "u": "unroll"}):
+        client.xadd(keys.stream, fields)
+    reader = Consumer(client, keys, "learner")
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "xreadgroup", losing_the_first_answer(client.xreadgroup))
+        assert reader.read(2, 0) == []
+    assert [entry.payload for entry in reader.read(8, 0)] == [b"", b"unroll"]
+    client.xadd(keys.stream, {"x": "junk"})
+    (late,) = reader.read(8, 0)
+    assert late.payload == b""
+    assert reader.ack([late.id]) == 1
 
 
 def test_an_acknowledgement_that_did_not_get_through_is_made_up_for(client, keys, monkeypatch):

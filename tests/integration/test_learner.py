@@ -1,11 +1,13 @@
 """A whole learner between a real parameter server and a real buffer; the actor is played here."""
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -23,11 +25,13 @@ from pronk.policy.bundle import Bundle
 from pronk.telemetry import metrics
 from pronk.transport.buffer import BufferKeys, Producer, buffer_state
 from pronk.transport.cluster import list_reports
+from pronk.transport.membership import Membership
 from pronk.transport.redis import connect as connect_redis
-from pronk.wire import codec
+from pronk.wire import codec, validate
 from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.unroll import Episode, Unroll, UnrollHeader
 from pronk.wire.v1 import registry_pb2 as pb
+from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
 
 SLOTS, LENGTH = 8, 5
 EXPERIMENT = f"""
@@ -68,7 +72,11 @@ class Cluster:
         self._rng = np.random.default_rng(0)
 
     def send(
-        self, reward: float = 1.0, run: str | None = None, contract: int = CONTRACT_VERSION
+        self,
+        reward: float = 1.0,
+        run: str | None = None,
+        contract: int = CONTRACT_VERSION,
+        version: int = 1,
     ) -> None:
         """Add an unroll to the buffer."""
         self._sequence += 1
@@ -76,7 +84,7 @@ class Cluster:
             self._hash, run or self.actor.run, "default", self.actor.member, self._sequence
         )
         with patch.object(codec, "CONTRACT_VERSION", contract):
-            payload = codec.encode(unroll(header, self._rng, reward))
+            payload = codec.encode(unroll(header, self._rng, reward, version))
         assert self._producer.send(self.actor.member, self._sequence, payload, self.client.stop)
 
     def send_again(self, member: str) -> None:
@@ -102,7 +110,9 @@ class Cluster:
         return state.length
 
 
-def unroll(header: UnrollHeader, rng: np.random.Generator, reward: float) -> Unroll:
+def unroll(
+    header: UnrollHeader, rng: np.random.Generator, reward: float, version: int = 1
+) -> Unroll:
     rows = (LENGTH, SLOTS)
     return Unroll(
         header=header,
@@ -114,7 +124,7 @@ def unroll(header: UnrollHeader, rng: np.random.Generator, reward: float) -> Unr
         truncated=np.zeros(rows, np.bool_),
         valid=np.ones(rows, np.bool_),
         task=np.zeros((LENGTH + 1, SLOTS), np.int32),
-        behaviour_version=np.ones(rows, np.int64),
+        behaviour_version=np.full(rows, version),
         core_state={},
         last_action={"default": np.zeros(SLOTS, np.int64)},
         last_reward=np.zeros(SLOTS, np.float32),
@@ -165,11 +175,12 @@ def test_it_trains_refuses_what_is_foreign_and_finishes(
     with learning(tmp_path, valkey, monkeypatch) as cluster:
         cluster.send(run="another-run")
         cluster.send(contract=CONTRACT_VERSION - 1)
+        cluster.redis.xadd(cluster.keys.stream, {"x": "junk"})
         for _ in range(10):  # 400 frames
             cluster.send()
         eventually(lambda: cluster.state() == pb.RUN_STATE_FINISHED, 30)
         assert cluster.waiting() == 0, "what was trained or refused is out of the buffer"
-        eventually(lambda: cluster.refused() == 2, 30)
+        eventually(lambda: cluster.refused() == 3, 30)
         (left,) = list_reports(cluster.client.channel)
 
     assert left.policy == "default"
@@ -216,6 +227,37 @@ def test_without_a_server_it_saves_on_until_another_has_taken_over(
         cluster.send()
         eventually(lambda: not cluster.learns(), 30)
         assert checkpoint.folders(folder) == [successor]
+
+
+def test_once_it_hears_of_a_newer_epoch_it_writes_nothing_more(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fenced: list[Membership] = []
+
+    def membership(*args: Any) -> Membership:
+        fenced.append(Membership(*args))
+        return fenced[0]
+
+    monkeypatch.setattr("pronk_learner.service.Membership", membership)
+    folder = tmp_path / "checkpoints"
+    with (  # noqa: PT012 - leaving `learning` shows what the learner died of
+        pytest.raises(Fenced, match="epoch 1 of policy 'default' ended: 2 was granted"),
+        learning(tmp_path, valkey, monkeypatch) as cluster,
+    ):
+        cluster.send()
+        eventually(lambda: cluster.newest() == [2] and cluster.waiting() == 0, 30)
+        # As after a silence that outlasted its lease, without the wait.
+        gone = pb.LeaveRequest(member=fenced[0].member)
+        RegistryServiceStub(cluster.client.channel).Leave(gone, timeout=5)
+        assert cluster.client.learner().grant.epoch == 2
+        eventually(lambda: fenced[0]._epochs.get("default") == 2, 30)
+        saved = checkpoint.folders(folder)
+
+        cluster.send()
+        eventually(lambda: not cluster.learns(), 30)
+        assert cluster.waiting() == 1, "not acknowledged"
+        assert cluster.newest() == [2], "not published"
+        assert checkpoint.folders(folder) == saved, "not saved"
 
 
 def test_a_resumed_run_goes_on_where_it_was(
@@ -328,9 +370,22 @@ def test_in_lock_step_an_unroll_that_is_refused_is_followed_by_a_version_too(
     assert (saved.counters.updates, saved.counters.version) == (2, 5)
 
 
+def test_versions_above_its_own_are_refused(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with learning(tmp_path, valkey, monkeypatch) as cluster:
+        cluster.send(version=1_000_000)
+        for _ in range(3):
+            cluster.send(version=1)
+        eventually(lambda: cluster.newest() == [4] and cluster.refused() == 1, 30)
+        cluster.send(version=4)
+        eventually(lambda: cluster.newest() == [5], 30)
+
+
 def test_training_that_diverges_fails_with_the_reason(
     tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(validate, "MAX_REWARD", math.inf)
     with learning(tmp_path, valkey, monkeypatch) as cluster:
         for _ in range(55):
             cluster.send(reward=3e38)  # finite, and its square is not

@@ -2,9 +2,11 @@
 
 import shutil
 import signal
+import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,16 @@ from param_servers import (
     eventually,
     fake_bundle,
 )
+from prometheus_client import REGISTRY
 from pronk_param_server import members
+from pronk_param_server.store import Store
 
 from pronk.errors import Fenced, Misconfigured
 from pronk.policy.manifest import to_json
 from pronk.transport import cluster, retry
 from pronk.transport.bundles import to_message
 from pronk.transport.membership import Held, Membership
+from pronk.transport.policies import PolicyPublisher
 from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.digest import digest
 from pronk.wire.v1 import registry_pb2 as pb
@@ -52,6 +57,51 @@ def again(server: ServerThread) -> ServerThread:
 
 
 # Joining
+
+
+def test_a_full_disk_of_the_server_is_waited_out(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever brings the spec, is granted an epoch, or ends the run; a release is not cut."""
+    full, commit = threading.Event(), Store.commit
+
+    def commit_if_there_is_room(*args: Any) -> None:
+        if full.is_set():
+            raise sqlite3.OperationalError("database or disk is full")
+        commit(*args)
+
+    def failures() -> float:
+        labels = {"what": "server"}
+        return REGISTRY.get_sample_value("pronk_disk_failures_total", labels) or 0.0
+
+    monkeypatch.setattr(Store, "commit", commit_if_there_is_room)
+    actor, learner = client.membership(TRAIN), client.membership(LEARNER)
+    assert learner.join(client.stop)
+    steps: list[Callable[[], object]] = [
+        lambda: actor.join(client.stop),
+        lambda: cluster.grant_epoch(client.channel, learner.member, "default", client.stop),
+        lambda: cluster.set_run_state(
+            client.channel, learner.member, pb.RUN_STATE_FINISHED, "done", client.stop
+        ),
+    ]
+    with ThreadPoolExecutor(1) as pool:
+        for step in steps:
+            before = failures()
+            full.set()
+            waits = pool.submit(step)
+            eventually(lambda before=before: failures() > before, 30)
+            assert not waits.done()
+            full.clear()
+            assert waits.result(30)
+    assert client.status().run_state == pb.RUN_STATE_FINISHED
+
+    version = pb.Version(policy="default", epoch=1, number=1)
+    publisher = PolicyPublisher(client.channel, learner.member, client.stop)
+    assert publisher.publish(fake_bundle(1))
+    full.set()
+    with pytest.raises(grpc.RpcError, match="the server's disk fails"):
+        cluster.cut_release(client.channel, learner.member, version, "test", client.stop)
+    full.clear()
 
 
 def test_an_unreachable_server_is_waited_for(tmp_path: Path) -> None:

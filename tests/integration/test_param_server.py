@@ -15,6 +15,7 @@ from param_servers import (
     eventually,
     fake_bundle,
 )
+from pronk_param_server import blob_service
 
 from pronk.errors import Fenced
 from pronk.policy.bundle import Bundle
@@ -147,12 +148,31 @@ def test_bytes_that_do_not_have_their_hash_are_refused(client: Client, inline: b
         [blobs_pb2.PutRequest(chunk=b"no name")],
         [blobs_pb2.PutRequest(hash=digest(b"x"), size=1 << 40, chunk=b"x")],
         [blobs_pb2.PutRequest(hash=digest(b"xy"), size=2, chunk=b"x")],
+        [
+            blobs_pb2.PutRequest(hash=digest(b"x"), size=1),
+            blobs_pb2.PutRequest(),
+            blobs_pb2.PutRequest(chunk=b"x"),
+        ],
     ],
 )
 def test_malformed_uploads_are_refused(client: Client, pieces: list[blobs_pb2.PutRequest]) -> None:
     with pytest.raises(grpc.RpcError) as error:
         BlobServiceStub(client.channel).Put(iter(pieces), timeout=5)
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("limit", ["PIECE_SECONDS", "BLOB_SECONDS"])
+def test_an_upload_that_does_not_get_on_is_ended(
+    client: Client, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(blob_service, limit, 0.2)
+
+    def never_ends() -> Iterator[blobs_pb2.PutRequest]:
+        yield blobs_pb2.PutRequest(hash=digest(b"xy"), size=2, chunk=b"x")
+        client.stop.wait(20)
+
+    with pytest.raises(grpc.RpcError, match="does not get on"):
+        BlobServiceStub(client.channel).Put(never_ends(), timeout=15)
 
 
 def test_a_watch_needs_a_deadline_and_a_policy(client: Client) -> None:

@@ -1,7 +1,5 @@
 """Tokens, roles and TLS, over real connections."""
 
-import importlib
-import pkgutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from cluster_clients import LEARNER, TRAIN
 from google.protobuf.descriptor import MethodDescriptor
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from param_servers import SPEC, ServerThread
+from rpc_methods import METHODS, SERVICES, call
 
 from pronk.cli.authority import Authority as CertificateAuthority
 from pronk.errors import Misconfigured
@@ -31,24 +30,12 @@ from pronk.transport.security import (
 )
 from pronk.transport.server import RoleInterceptor
 from pronk.transport.settings import Settings, parse_address
-from pronk.wire import v1
 from pronk.wire.v1 import access_pb2
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
 
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 
-MODULES = [
-    importlib.import_module(m.name) for m in pkgutil.iter_modules(v1.__path__, "pronk.wire.v1.")
-]
-SERVICES = [
-    service
-    for module in MODULES
-    if module.__name__.endswith("_pb2")
-    for service in module.DESCRIPTOR.services_by_name.values()
-]
-"""Every service that the generated code knows."""
-METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 TOKENS = {name: f"token-of-{name}" for name in ROLES}
 OUTSIDERS = ("uncertified", "stranger", "plaintext")
 """Without a client's certificate, with one of another authority, without TLS."""
@@ -149,24 +136,6 @@ def channels(
         channel.close()
 
 
-def call(channel: grpc.Channel, method: MethodDescriptor) -> tuple[grpc.StatusCode, str]:
-    """How a call with one empty message ends."""
-    path = f"/{method.containing_service.full_name}/{method.name}"
-    try:
-        match (method.client_streaming, method.server_streaming):
-            case (False, False):
-                channel.unary_unary(path)(b"", timeout=5)
-            case (True, False):
-                channel.stream_unary(path)(iter([b""]), timeout=5)
-            case (False, True):
-                list(channel.unary_stream(path)(b"", timeout=5))
-            case _:
-                raise AssertionError("no such method yet")
-    except grpc.RpcError as error:
-        return error.code(), error.details()
-    return grpc.StatusCode.OK, ""
-
-
 def test_the_protocol_names_the_roles_that_are_meant() -> None:
     declared = {
         method.name: {
@@ -198,7 +167,7 @@ def test_the_server_serves_what_the_table_has(channels: dict[str, grpc.Channel])
 def test_every_call_by_everybody(
     channels: dict[str, grpc.Channel], method: MethodDescriptor, caller: str
 ) -> None:
-    code, details = call(channels[caller], method)
+    code, details = call(channels[caller], method, b"")
     if caller in OUTSIDERS:
         assert code == grpc.StatusCode.UNAVAILABLE, "no call comes through"
     elif caller in ("wrong", "none"):
@@ -217,7 +186,7 @@ def test_every_call_by_everybody(
 def test_without_tokens_everybody_may_do_everything(
     open_channel: grpc.Channel, method: MethodDescriptor
 ) -> None:
-    code, _ = call(open_channel, method)
+    code, _ = call(open_channel, method, b"")
     assert code not in (UNAUTHENTICATED, DENIED, grpc.StatusCode.UNKNOWN)
 
 

@@ -6,7 +6,8 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pronk_param_server.episodes import MAX_AGE_SECONDS, MEAN_OVER, Episodes
+from pronk_actor.reports import MAX_WAITING
+from pronk_param_server.episodes import MAX_AGE_SECONDS, MAX_REPORTED, MEAN_OVER, Episodes
 from pronk_param_server.refusal import Refusal
 
 from pronk.wire.v1 import registry_pb2 as pb
@@ -59,6 +60,23 @@ def test_a_report_twice_counts_once() -> None:
     report(episodes, 3, start(1))
     report(episodes, 2, start(1), end(1))
     assert (only(episodes).started, only(episodes).finished) == (2, 1)
+
+
+def test_what_was_seen_is_not_looked_at_again() -> None:
+    episodes = Episodes(["red"])
+    report(episodes, 2, start(0), end(0))
+    report(episodes, 2, start(0, policy="unknown"))
+    report(episodes, 1, start(0, policy="unknown"))
+    episodes.close("train-a")
+    report(episodes, 2, start(0, policy="unknown"))
+    with pytest.raises(Refusal, match="no policy"):
+        report(episodes, 3, start(0, policy="unknown"))
+    report(episodes, 3, start(1))
+    assert only(episodes).started == 2
+
+
+def test_a_report_holds_all_that_an_actor_gathers() -> None:
+    assert MAX_REPORTED == 2 * MAX_WAITING
 
 
 def test_no_mean_of_nothing() -> None:

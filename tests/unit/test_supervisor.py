@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pronk.cli import process as process_module
 from pronk.cli.cluster import Addresses, choose_addresses, free_ports, programs
 from pronk.cli.failure import Failed
 from pronk.cli.process import Process, Program
@@ -187,6 +188,17 @@ def test_draining_goes_from_the_highest_stage_to_the_lowest(tmp_path: Path) -> N
         supervisor.drain()
         assert {status.state for status in supervisor.statuses()} == {"stopped"}
     assert order.read_text().split() == ["actor", "learner", "server", "buffer"]
+
+
+def test_a_long_log_is_put_aside_when_its_program_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "_LOG_LIMIT", 10)
+    log = tmp_path / "learner.log"
+    for size, names in ((10, ["learner.log"]), (11, ["learner.log.1"])):
+        log.write_bytes(bytes(size))
+        process_module._rotate(log)
+        assert [path.name for path in tmp_path.iterdir()] == names
 
 
 def test_who_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:

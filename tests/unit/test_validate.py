@@ -91,6 +91,31 @@ def test_foreign_unrolls(field, reason):
     assert refusal(unroll) == reason
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"member": ""},
+        {"member": "train-0123456789ab" * 1000},
+        {"member": "train-0123456789ab\n"},
+        {"member": "train-é123456789ab"},
+        {"sequence": 0},
+    ],
+)
+def test_headers_that_no_member_has(change):
+    unroll = whole()
+    unroll.header = replace(HEADER, **change)
+    assert refusal(unroll) == "range"
+
+
+def test_nobody_acted_with_a_version_that_is_not_made_yet():
+    newest = 1000
+    expectation = replace(EXPECTED, newest_version=lambda: newest)
+    unroll = with_array("behaviour_version", None, put(1001))
+    assert refusal(unroll, expectation) == "range"
+    newest = 1001  # it rises while the learner trains
+    check(unroll, expectation)
+
+
 WRONG_SHAPES: dict[str, Callable[[NDArray], NDArray]] = {
     "a row short": lambda a: a[:-1],
     "a row too many": lambda a: np.concatenate([a, a[:1]]),
@@ -161,6 +186,9 @@ OUT_OF_RANGE = [
     ("task", None, put(2)),
     ("task", None, put(-1)),
     ("behaviour_version", None, put(-1)),
+    ("reward", None, put(3e38)),
+    ("reward", None, put(-3e38)),
+    ("last_reward", None, put(3e38)),
     ("slot", None, put(-1)),
     ("slot", None, put(0)),
 ]

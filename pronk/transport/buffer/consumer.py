@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,9 +173,16 @@ class Consumer:
         found: Any = self._read_again(
             keys=[self._keys.stream], args=[_GROUP, self._name, *times_delivered]
         )
-        # Fields come as a list of names and values: there is one, `u`.
+        # Fields come as a list of names and values.
         return self._hold(
-            [Entry(id_, fields[1], times_delivered[id_] + 1) for id_, fields in found]
+            [
+                Entry(
+                    id_,
+                    _payload(dict(zip(fields[::2], fields[1::2], strict=True))),
+                    times_delivered[id_] + 1,
+                )
+                for id_, fields in found
+            ]
         )
 
     def _read_new(self, count: int, block_ms: int) -> list[Entry]:
@@ -183,7 +190,7 @@ class Consumer:
             _GROUP, self._name, {self._keys.stream: ">"}, count=count, block=block_ms or None
         )
         return self._hold(
-            [Entry(id_, fields[b"u"], 1) for _, found in streams for id_, fields in found]
+            [Entry(id_, _payload(fields), 1) for _, found in streams for id_, fields in found]
         )
 
     def _hold(self, entries: list[Entry]) -> list[Entry]:
@@ -220,6 +227,11 @@ class Consumer:
             keys=[self._keys.stream, self._keys.sizes], args=[_GROUP, self._name, *ids]
         )
         return deleted
+
+
+def _payload(fields: Mapping[bytes, bytes]) -> bytes:
+    """What an entry carries; nothing, which is no unroll, where somebody added other fields."""
+    return fields.get(b"u", b"")
 
 
 def _is_missing(error: ResponseError) -> bool:

@@ -10,7 +10,7 @@ from redis import Redis
 from pronk.errors import Misconfigured
 from pronk.telemetry import metrics
 from pronk.transport.buffer import scripts
-from pronk.transport.buffer.server import BufferKeys, outlast, read_state
+from pronk.transport.buffer.server import BufferKeys, number, outlast, read_state
 from pronk.transport.redis import WAITED_FOR, raise_if_refused
 from pronk.transport.retry import Reminder
 
@@ -97,7 +97,7 @@ class Producer:
         except WAITED_FOR as error:
             raise_if_refused(error)
             return False
-        return seen is None or int(seen) < sequence
+        return number(seen) < sequence
 
     def _try(self, member: str, sequence: int, payload: bytes) -> int:
         state = read_state(self._client, self._keys)

@@ -7,24 +7,35 @@ begins with the write that may be refused, or that needs no memory.
 ADDED, FULL, SEEN = 1, 0, -1
 """What `ADD` answers."""
 
-ADD = """
+# Every actor may write these values: what is no number of up to 15 digits counts as not there.
+_NUMBER = """
+local function number(text)
+  return text and #text <= 15 and string.match(text, '^%d+$') and tonumber(text)
+end
+"""
+
+ADD = (
+    _NUMBER
+    + """
 -- KEYS: stream, sizes, seen; ARGV: sequence, max_entries, max_bytes, seconds seen lives, payload
-local seen = redis.call('GET', KEYS[3])
-if seen and tonumber(seen) >= tonumber(ARGV[1]) then return -1 end
+local seen = number(redis.call('GET', KEYS[3]))
+if seen and seen >= tonumber(ARGV[1]) then return -1 end
 local length = redis.call('XLEN', KEYS[1])
 if length >= tonumber(ARGV[2]) then return 0 end
 local size = #ARGV[5]
-local total = tonumber(redis.call('HGET', KEYS[2], 'total') or 0)
+local total = number(redis.call('HGET', KEYS[2], 'total')) or 0
 if length > 0 and total + size > tonumber(ARGV[3]) then return 0 end
 local id = redis.call('XADD', KEYS[1], '*', 'u', ARGV[5])
-redis.call('HSET', KEYS[2], id, size)
-redis.call('HINCRBY', KEYS[2], 'total', size)
+redis.call('HSET', KEYS[2], id, size, 'total', string.format('%.0f', total + size))
 redis.call('SET', KEYS[3], ARGV[1], 'EX', ARGV[4])
 return 1
 """
+)
 """Room is looked at again, since others add too; a sequence seen before adds nothing."""
 
-ACKNOWLEDGE = """
+ACKNOWLEDGE = (
+    _NUMBER
+    + """
 -- KEYS: stream, sizes; ARGV: group, consumer, ids
 local deleted = 0
 for i = 3, #ARGV do
@@ -33,7 +44,8 @@ for i = 3, #ARGV do
   if #held == 1 then redis.call('XACK', KEYS[1], ARGV[1], ARGV[i]) end
   if #held == 1 and redis.call('XDEL', KEYS[1], ARGV[i]) == 1 then
     deleted = deleted + 1
-    redis.call('HINCRBY', KEYS[2], 'total', -(redis.call('HGET', KEYS[2], ARGV[i]) or 0))
+    -- A total that is no number is nothing to take from.
+    redis.pcall('HINCRBY', KEYS[2], 'total', -(number(redis.call('HGET', KEYS[2], ARGV[i])) or 0))
     redis.call('HDEL', KEYS[2], ARGV[i])
   end
 end
@@ -41,6 +53,7 @@ end
 if deleted > 0 and redis.call('XLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end
 return deleted
 """
+)
 """Only who holds an entry deletes it: a learner that was thought dead and wakes finds that its
 entries are its successor's. Whoever deletes an entry takes its bytes off, once."""
 

@@ -127,7 +127,12 @@ def read_state(client: Redis, keys: BufferKeys) -> BufferState:
     pipeline.hget(keys.sizes, "total")
     length, total = pipeline.execute()
     # Whatever hands other than ours did to the stream, an empty buffer has no bytes.
-    return BufferState(length, int(total or 0) if length else 0)
+    return BufferState(length, number(total) if length else 0)
+
+
+def number(text: bytes | None) -> int:
+    """What a key of the buffer holds; 0 without it and for what is no number: actors write it."""
+    return int(text) if text is not None and len(text) <= 15 and text.isdigit() else 0
 
 
 def outlast(error: RedisError, reminder: Reminder) -> None:

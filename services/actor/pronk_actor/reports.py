@@ -15,7 +15,7 @@ from pronk_actor.episodes import Ended
 
 REPORT_SECONDS = 1.0
 """Between two batches."""
-MAX_WAITING = 10_000
+MAX_WAITING = 5_000
 """Starts, and ends, that wait at most; the oldest are dropped."""
 LANE = "stable"
 

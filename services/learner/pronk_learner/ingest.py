@@ -2,10 +2,12 @@
 
 import queue
 import threading
+from collections import Counter, defaultdict
 from typing import Self
 
 from pronk.telemetry import logs, metrics
 from pronk.transport.buffer import Consumer, Entry
+from pronk.transport.retry import Reminder
 from pronk.wire import codec
 from pronk.wire.errors import WireError
 from pronk.wire.unroll import Unroll
@@ -13,6 +15,7 @@ from pronk.wire.validate import Expectation, check
 
 _READ_ENTRIES = 8
 _BLOCK_MS = 200
+_DETAIL_CHARACTERS = 500
 
 
 class Ingest:
@@ -29,6 +32,8 @@ class Ingest:
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self.failure: BaseException | None = None
         self.refused = 0
+        self._reminders = defaultdict[str, Reminder](Reminder)
+        self._untold = Counter[str]()  # refused, by reason, since the last line about it
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -61,14 +66,22 @@ class Ingest:
             logs.get().exception("ingest_died")
             self.failure = error
 
+    def _refuse(self, error: WireError) -> None:
+        """Count it; a line per reason now and then, however many come."""
+        self.refused += 1
+        metrics.UNROLLS_REFUSED.labels(self._expectation.policy, error.reason).inc()
+        self._untold[error.reason] += 1
+        if self._reminders[error.reason].due():
+            count = self._untold.pop(error.reason)
+            detail = str(error)[:_DETAIL_CHARACTERS]
+            logs.get().warning("unroll_refused", reason=error.reason, detail=detail, count=count)
+
     def _take(self, entry: Entry) -> None:
         try:
             unroll = codec.decode(entry.payload)
             check(unroll, self._expectation)
         except WireError as error:
-            self.refused += 1
-            metrics.UNROLLS_REFUSED.labels(self._expectation.policy, error.reason).inc()
-            logs.get().warning("unroll_refused", reason=error.reason, detail=str(error))
+            self._refuse(error)
             self._consumer.ack([entry.id])
             return
         while not self._stop.is_set():

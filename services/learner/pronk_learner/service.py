@@ -112,7 +112,7 @@ def _train(
     if consumer is None:
         return
     keys = BufferKeys(assignment.run, policy)
-    ingest = Ingest(consumer, _expectation(assignment, network), _UNROLLS_AHEAD)
+    ingest = Ingest(consumer, _expectation(assignment, network, progress), _UNROLLS_AHEAD)
     client = PolicyPublisher(channel, membership.member, stop)
     membership.on_newest(client.reconcile)
     publisher = Publisher(exporter, client, policy)
@@ -185,7 +185,7 @@ def epoch_of(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _expectation(assignment: Assignment, network: PolicyNetwork) -> Expectation:
+def _expectation(assignment: Assignment, network: PolicyNetwork, progress: Progress) -> Expectation:
     return Expectation(
         run=assignment.run,
         experiment_hash=experiment_hash(assignment.experiment),
@@ -193,4 +193,5 @@ def _expectation(assignment: Assignment, network: PolicyNetwork) -> Expectation:
         spec=assignment.spec,
         unroll_length=assignment.algorithm.unroll_length,
         core_shapes=network.core_shapes,
+        newest_version=lambda: progress.counters.version,
     )

@@ -24,7 +24,8 @@ def check(request: pb.RegisterRequest, run: RunRecord, policies: Sequence[str]) 
     """
     if request.kind not in KIND_NAMES:
         raise Refusal(INVALID, "a member registers with its kind")
-    if len(request.incarnation) < 16 or not request.incarnation.isalnum():
+    incarnation = request.incarnation
+    if len(incarnation) < 16 or not (incarnation.isascii() and incarnation.isalnum()):
         raise Refusal(INVALID, "an incarnation is at least 16 letters and digits")
     if request.contract_version != CONTRACT_VERSION:
         raise Refusal(

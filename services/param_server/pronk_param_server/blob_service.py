@@ -6,14 +6,17 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 
-from pronk.transport.channels import CHUNK_BYTES
+from pronk.transport.channels import BLOB_SECONDS, CHUNK_BYTES
 from pronk.wire.v1 import blobs_pb2
 from pronk.wire.v1.blobs_pb2_grpc import BlobServiceServicer
 from pronk_param_server.blob_files import tell_damage
 from pronk_param_server.blobs import Blobs, check_hash
 from pronk_param_server.calls import Context, answered, streamed
-from pronk_param_server.refusal import DATA_LOSS, INVALID, Refusal
+from pronk_param_server.refusal import DATA_LOSS, INVALID, TOO_SLOW, Refusal
 from pronk_param_server.writer import Writer
+
+PIECE_SECONDS = 10.0
+"""Longest wait for the next piece of a blob."""
 
 
 class BlobService(BlobServiceServicer):
@@ -28,7 +31,8 @@ class BlobService(BlobServiceServicer):
         self, request_iterator: AsyncIterator[blobs_pb2.PutRequest], context: Context
     ) -> blobs_pb2.PutResponse:
         """Store a blob."""
-        first = await anext(request_iterator, None)
+        pieces = _in_time(request_iterator)
+        first = await anext(pieces, None)
         if first is None:
             raise Refusal(INVALID, "the first message of a blob is missing")
         check_hash(first.hash)
@@ -38,7 +42,7 @@ class BlobService(BlobServiceServicer):
         with self._blobs.upload(first.hash, first.size) as upload:
             upload.receive(first.chunk)
             await self._writer.run(upload.hash_newest)
-            async for request in request_iterator:
+            async for request in pieces:
                 upload.receive(request.chunk)
                 await self._writer.run(upload.hash_newest)
             upload.finish()
@@ -76,3 +80,24 @@ class BlobService(BlobServiceServicer):
         tell_damage(name, why)
         self._blobs.damaged(name)
         raise Refusal(DATA_LOSS, f"blob {name} is damaged on the server's disk: {why}")
+
+
+async def _in_time(
+    requests: AsyncIterator[blobs_pb2.PutRequest],
+) -> AsyncIterator[blobs_pb2.PutRequest]:
+    """The pieces of an upload: what comes slowly holds memory that others wait for.
+
+    Raises:
+        Refusal: DEADLINE_EXCEEDED, the next piece or the whole takes too long.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + BLOB_SECONDS
+    while True:
+        try:
+            async with asyncio.timeout_at(min(end, loop.time() + PIECE_SECONDS)):
+                request = await anext(requests, None)
+        except TimeoutError:
+            raise Refusal(TOO_SLOW, "the upload does not get on: send it again") from None
+        if request is None:
+            return
+        yield request

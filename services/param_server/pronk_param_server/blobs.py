@@ -158,10 +158,13 @@ class Upload:
         """Take the next piece.
 
         Raises:
-            Refusal: more bytes than announced, or no memory for them.
+            Refusal: more bytes than announced, none at all after the first piece, or no memory
+                for them.
         """
         if self._received + len(piece) > self._size:
             raise Refusal(INVALID, f"the blob is larger than the {self._size} bytes announced")
+        if self._pieces and not piece:
+            raise Refusal(INVALID, "a piece without bytes")
         self._blobs.reserve(len(piece))
         self._received += len(piece)
         self._pieces.append(piece)

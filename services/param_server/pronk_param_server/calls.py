@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from pronk.telemetry import logs, metrics
+from pronk.transport.retry import DISK_FAILS, Reminder
 from pronk_param_server.refusal import EXHAUSTED, INVALID, Refusal
 
 S = TypeVar("S")
@@ -24,6 +25,7 @@ SMALL_BYTES = 64 << 10
 LARGE_BYTES = 2 << 20
 """Specs, manifests and reports of episodes are smaller."""
 
+_reminder = Reminder()
 _EXPECTED = (Refusal, OSError, sqlite3.Error)
 
 
@@ -66,8 +68,10 @@ async def _end(context: Context, method: str, error: Exception) -> None:
     if isinstance(error, Refusal):
         code, message = error.code, str(error)
     else:
-        code, message = grpc.StatusCode.INTERNAL, f"the server's disk fails: {error}"
-        logs.get().error("disk_failed", method=method, why=str(error))
+        code, message = DISK_FAILS, f"the server's disk fails: {error}"
+        metrics.DISK_FAILURES.labels("server").inc()
+        if _reminder.due():  # whoever waits for the disk asks every two seconds
+            logs.get().error("disk_failed", method=method, why=str(error))
     metrics.RPC_REFUSED.labels(method, code.name).inc()
     await context.abort(code, message)
 

@@ -10,8 +10,8 @@ from pronk_param_server.refusal import INVALID, Refusal
 
 MAX_AGE_SECONDS = 24 * 3600.0
 """An episode open for longer is censored: neither finished nor lost."""
-MAX_REPORTED = 20_000
-"""Starts and ends in one report."""
+MAX_REPORTED = 10_000
+"""Starts and ends in one report; an actor gathers no more."""
 MAX_SLOT = 1 << 16
 MEAN_OVER = 100
 """Newest episodes that the mean return is taken over."""
@@ -66,13 +66,16 @@ class Episodes:
         Raises:
             Refusal: INVALID_ARGUMENT; nothing of the report was counted.
         """
-        self._check(request)
+        if request.sequence < 1:
+            raise Refusal(INVALID, "reports count from 1")
         reporter = self._reporters.get(request.member)
         if reporter is None:
-            reporter = _Reporter(self._gone.pop(request.member, 0))
-            self._reporters[request.member] = reporter
+            reporter = _Reporter(self._gone.get(request.member, 0))
         if request.sequence <= reporter.sequence:
-            return []
+            return []  # before anything that takes long
+        self._check(request)
+        self._gone.pop(request.member, None)
+        self._reporters[request.member] = reporter
         reporter.sequence = request.sequence
         # By slot and number, because a short episode starts and ends within one report.
         events = sorted(_events(request), key=lambda event: (event.slot, event.number))
@@ -144,8 +147,6 @@ class Episodes:
         return self._counts.setdefault(group, _Counts())
 
     def _check(self, request: pb.ReportEpisodesRequest) -> None:
-        if request.sequence < 1:
-            raise Refusal(INVALID, "reports count from 1")
         if len(request.starts) + len(request.ends) > MAX_REPORTED:
             raise Refusal(INVALID, f"a report holds at most {MAX_REPORTED} starts and ends")
         for event in _events(request):
