@@ -14,7 +14,7 @@ from param_servers import TWO_POLICIES_YAML, ServerThread, free_port
 from pronk import envs
 from pronk.cli.credentials import SERVER, Credentials, role_files, throwaway
 from pronk.cli.failure import Failed
-from pronk.cli.fetch import _Layout
+from pronk.cli.fetch import _default_folder, _Layout
 from pronk.cli.main import main
 from pronk.config.schema import EnvConfig, NetworkConfig
 from pronk.errors import Fenced
@@ -224,8 +224,10 @@ def test_a_report_is_of_the_epochs_holder_and_survives_a_restart(
     assert (tmp_path / "out" / "summary.json").read_bytes() == b"{}"
 
 
-@pytest.mark.parametrize("name", ["..", "../elsewhere", "/etc", "a/b", ""])
+@pytest.mark.parametrize("name", ["..", "../elsewhere", "/etc", "a/b", "", "\x1b[2J"])
 def test_names_from_afar_do_not_choose_where_files_go(tmp_path: Path, name: str) -> None:
     assert _Layout(tmp_path, ["blue", "red"]).of("red") == tmp_path / "red"
     with pytest.raises(Failed, match="names that no policies have"):
         _Layout(tmp_path, ["red", name])
+    with pytest.raises(Failed, match="a name that no run has"):
+        _default_folder(name)
