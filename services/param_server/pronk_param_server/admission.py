@@ -26,6 +26,8 @@ def check(request: pb.RegisterRequest, run: RunRecord, policies: Sequence[str]) 
         raise Refusal(INVALID, "a member registers with its kind")
     if len(request.incarnation) < 16 or not request.incarnation.isalnum():
         raise Refusal(INVALID, "an incarnation is at least 16 letters and digits")
+    if len(request.host) > 255 or not request.host.isprintable():
+        raise Refusal(INVALID, "a host's name is at most 255 printable characters")
     if request.contract_version != CONTRACT_VERSION:
         raise Refusal(
             PRECONDITION,
