@@ -137,6 +137,26 @@ def test_no_such_directory_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert "no run directory" in capsys.readouterr().err
 
 
+def test_names_of_files_are_shown_and_not_obeyed(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_dir.parent / "[").mkdir()
+    moved = run_dir.rename(run_dir.parent / "[" / "red]")
+    ruin(moved / "server/registry.sqlite3", "truncate")
+    with pytest.raises(SystemExit):
+        main(["doctor", str(moved)])
+    assert "[/red] is not whole: see ledger.\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%20b", "a b"])
+def test_a_run_may_be_called_anything(
+    run_dir: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = run_dir.rename(run_dir.with_name(name))
+    assert diagnosis(moved, capsys) == (0, {})
+    assert [path.name for path in moved.parent.iterdir()] == [name]
+
+
 def test_for_a_person_it_ends_with_a_verdict(
     run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

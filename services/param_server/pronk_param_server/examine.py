@@ -23,7 +23,9 @@ def examine(run_dir: Path) -> list[Finding]:
         advice = "no parameter server came so far: `pronk up` begins anew"
         return [Finding("ledger", "optional", "none", advice)]
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        # A path may hold what means something in a URI.
+        uri = f"{path.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as database:
             damage = database.execute("PRAGMA integrity_check").fetchone()[0]
             rows = database.execute("SELECT id, message FROM release ORDER BY sequence").fetchall()
         releases = {row[0]: pb.Release.FromString(row[1]) for row in rows}
