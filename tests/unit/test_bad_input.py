@@ -55,6 +55,8 @@ def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["up", "x.yaml", "--set", "algorithm.batch_size=99999"], "buffer.max_entries"),
         (["up", "x.yaml", "--set", "nonsense"], "--set nonsense"),
         (["up", "x.yaml", "--redis-url", "nonsense"], "--redis-url is malformed"),
+        (["up", "x.yaml", "--redis-url", "redis://me:word@127.0.0.1:1"], "give --redis-url env"),
+        (["up", "x.yaml", "--redis-url", "redis://h:1?password=word"], "give --redis-url env"),
         (["up", "x.yaml", "--run-dir", "x.yaml"], "cannot use x.yaml"),
         (["up", "x.yaml", "--set", "seed=!!bool foo"], "'foo' is no bool"),
         (["up", "x.yaml", "--set", "seed=!!timestamp foo"], "'foo' is no timestamp"),
@@ -242,6 +244,16 @@ def test_bad_addresses_and_credentials(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert variable in one_line(["status"], capsys)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_url_of_the_environment_is_taken_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PRONK_REDIS_URL", "nonsense-word")
+    line = one_line(["up", "x.yaml", "--redis-url", "env"], capsys)
+    assert line.startswith("--redis-url is malformed")
+    assert "word@" not in line.replace("PASSWORD", "")
 
 
 def run(arguments: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
