@@ -9,7 +9,9 @@ import grpc
 import pytest
 import torch
 from cluster_clients import LEARNER
+from faults import ruin
 from param_servers import TWO_POLICIES_YAML, ServerThread, free_port
+from pronk_param_server import report_files
 
 from pronk import envs
 from pronk.cli.credentials import SERVER, Credentials, role_files, throwaway
@@ -21,6 +23,7 @@ from pronk.errors import Fenced
 from pronk.nets.network import build
 from pronk.policy.bundle import Bundle
 from pronk.policy.export import Exporter
+from pronk.telemetry import metrics
 from pronk.transport import cluster
 from pronk.transport.bundles import to_message
 from pronk.transport.membership import Membership
@@ -222,6 +225,20 @@ def test_a_report_is_of_the_epochs_holder_and_survives_a_restart(
         assert pronk("reader", "fetch", "--out", tmp_path / "out", of=own) == 0
     assert "reports   red" in capsys.readouterr().out
     assert (tmp_path / "out" / "summary.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncate", "flip"])
+def test_a_damaged_report_is_left_out_and_the_rest_is_fetched(tmp_path: Path, damage: str) -> None:
+    with ServerThread(tmp_path / "run", text=TWO_POLICIES_YAML) as server:
+        reports = tmp_path / "run" / "server" / "reports"
+        for policy in ("blue", "red"):
+            report = reports_pb2.Report(policy=policy, summary=b"{}")
+            report_files.write(reports / policy, report)
+        ruin(reports / "red", damage)
+        before = metrics.REPORTS_DAMAGED._value.get()
+        with server.connect() as channel:
+            assert [report.policy for report in cluster.list_reports(channel)] == ["blue"]
+        assert metrics.REPORTS_DAMAGED._value.get() == before + 1
 
 
 @pytest.mark.parametrize("name", ["..", "../elsewhere", "/etc", "a/b", "", "\x1b[2J"])
