@@ -132,6 +132,20 @@ def test_status(released: dict[int, Bundle], pronk: Pronk, role: str, capsys: Ca
     assert found["newest"] == {"default": 3}
 
 
+@pytest.mark.parametrize("verb", ["status", "fetch"])
+def test_a_server_of_another_version_is_told_in_one_line(
+    released: dict[int, Bundle],
+    pronk: Pronk,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    capsys: Captured,
+) -> None:
+    monkeypatch.setattr("pronk.transport.cluster.CONTRACT_VERSION", 99)
+    assert pronk("reader", verb) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "contract version 1 does not fit this pronk's 99" in line
+
+
 def test_policies_are_listed_shown_and_exported(
     released: dict[int, Bundle], pronk: Pronk, tmp_path: Path, capsys: Captured
 ) -> None:
