@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from types import FrameType
 
@@ -84,4 +85,7 @@ def run_service(main: Callable[[threading.Event], None]) -> None:
         sys.exit(2)
     except (Broken, Fenced) as error:
         print(f"pronk: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception:  # here: the command line would take some for a person's mistake
+        traceback.print_exc()
         sys.exit(1)

@@ -36,7 +36,7 @@ def remote() -> Iterator[tuple[Address, grpc.Channel]]:
 
 
 @contextmanager
-def local(server: str, credentials: Path | None = None) -> Iterator[grpc.Channel]:
+def local(server: str | Address, credentials: Path | None = None) -> Iterator[grpc.Channel]:
     """A parameter server on this machine, whatever credentials the environment has.
 
     Args:
@@ -64,13 +64,15 @@ def asked(run_dir: Path | None) -> Iterator[tuple[Address, grpc.Channel]]:
             yield found
         return
     try:
-        server, *folder = RunDirectory(run_dir).address.read_text(encoding="utf-8").splitlines()
+        line, *folder = RunDirectory(run_dir).address.read_text(encoding="utf-8").splitlines()
+        server = parse_address(line)
+        gone = bool(folder) and not Path(folder[0]).exists()  # of a `pronk up` that was killed
     except (OSError, ValueError):
-        raise Failed(_nobody_in(run_dir)) from None
-    if folder and not Path(folder[0]).exists():  # of a `pronk up` that was killed
+        gone = True
+    if gone:
         raise Failed(_nobody_in(run_dir))
     with local(server, Path(folder[0]) if folder else None) as channel:
-        yield parse_address(server), channel
+        yield server, channel
 
 
 def _nobody_in(run_dir: Path) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pronk.cli import checks, examination
+from pronk.cli.words import printable
 from pronk.finding import Finding
 
 _MARKS = {"ok": ("✔", "green"), "optional": ("–", "yellow"), "missing": ("✘", "red")}
@@ -64,16 +65,16 @@ def _print(findings: list[Finding], run_dir: Path | None) -> None:
         mark, colour = _MARKS[finding.verdict]
         table.add_row(
             Text(mark, style=colour),
-            Text(finding.name, style="bold"),
-            finding.found,
-            Text(finding.advice, style="dim" if finding.verdict == "ok" else colour),
+            Text(printable(finding.name), style="bold"),
+            Text(printable(finding.found)),
+            Text(printable(finding.advice), style="dim" if finding.verdict == "ok" else colour),
         )
     missing = [finding.name for finding in findings if finding.verdict == "missing"]
     console = Console()
     console.print(table)
     if run_dir is not None:
         verdict = f"is not whole: see {', '.join(missing)}" if missing else "is whole"
-        console.print(f"\n{run_dir} {verdict}.", soft_wrap=True)
+        console.print(Text(f"\n{printable(f'{run_dir} {verdict}')}."), soft_wrap=True)
     elif missing:
         console.print(f"\n`pronk up` will not work yet: see {', '.join(missing)}.")
     else:

@@ -1,5 +1,6 @@
 """`pronk fetch`: what a cluster elsewhere has learned, as a folder like a run directory."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ from pronk.transport.policies import fetch_bundle
 from pronk.transport.retry import code_of
 from pronk.wire.v1 import registry_pb2, reports_pb2
 
+_RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
+"""What the parameter server makes of an experiment's name and a few random digits."""
+
 
 def fetch(
     out: Annotated[
@@ -35,8 +39,9 @@ def fetch(
     """
     with remote() as (server, channel), telling_outage(server):
         answer, reports = status(channel), list_reports(channel)
+        default = _default_folder(answer.run)
         manifests = [*_newest(channel, answer), *(r.manifest for r in list_releases(channel))]
-        folder = out or Path("runs") / answer.run
+        folder = out or default
         policies = {m.version.policy for m in manifests} | {r.policy for r in reports}
         layout = _Layout(folder, sorted(policies))
         with _writing(folder):
@@ -47,6 +52,12 @@ def fetch(
     print(f"policies  {' '.join(sorted(path.name for path in saved)) or 'none yet'}")
     left = " ".join(sorted(report.policy for report in reports))
     print(f"reports   {left or 'none yet: a learner leaves one when it ends'}")
+
+
+def _default_folder(run: str) -> Path:
+    if not _RUN.fullmatch(run):  # it becomes the name of a folder, and is printed
+        raise Failed("the parameter server sent a name that no run has")
+    return Path("runs") / run
 
 
 class _Layout:

@@ -27,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # its own number later, and is loaded after that.
     limit_threads()
     tune_allocator()
-    see_working_directory()
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     known = {verb.name: verb for verb in verbs()}
     with ending_well("pronk " + given[0] if given[0] in known else "pronk"):
+        see_working_directory()
         command = get_command(build(known.values(), given[0]))
         status = command.main(given, "pronk", standalone_mode=False)
     sys.exit(status if isinstance(status, int) else 0)

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pronk.cli.releases import open_source, pick
-from pronk.cli.words import short
+from pronk.cli.words import printable, short
 from pronk.errors import Misconfigured
 from pronk.policy.manifest import Manifest
 from pronk.policy.signature import Port
@@ -42,7 +43,7 @@ def list_(run_dir: RunDir = None) -> None:
     for release in releases:
         manifest = release.manifest
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(release.created))
-        table.add_row(
+        row = (
             release.name,
             short(manifest.frames),
             _network(manifest),
@@ -50,6 +51,7 @@ def list_(run_dir: RunDir = None) -> None:
             when,
             release.reason,
         )
+        table.add_row(*map(_foreign, row))
     Console().print(table if releases else "no released policies yet")
 
 
@@ -65,7 +67,7 @@ def show(run_dir: RunDir = None, name: Name = None) -> None:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for key, value in facts(manifest):
-        table.add_row(key, value)
+        table.add_row(key, _foreign(value))
     Console().print(table)
 
 
@@ -89,6 +91,10 @@ def export(
     except OSError as error:
         raise Misconfigured(f"cannot write {out}: {error.strerror}") from None
     print(f"{release.name} → {out}")
+
+
+def _foreign(text: str) -> Text:
+    return Text("\n".join(map(printable, text.split("\n"))))
 
 
 def facts(manifest: Manifest) -> list[tuple[str, str]]:

@@ -92,20 +92,22 @@ def check_device(experiment: Experiment) -> None:
 def check_networks(experiment: Experiment, spec: EnvironmentSpec) -> None:
     """See that networks of the user's own can be built and become policies.
 
-    The built-in ones can: they are spared the seconds that this takes.
+    The built-in ones do as they are: they are spared the seconds that this takes.
 
     Raises:
         Misconfigured: one can not; for a network that does not export, it names the operator.
     """
-    own = [name for name in experiment.policies if ":" in experiment.network_of(name).id]
-    if not own:
+    networks = {name: experiment.network_of(name) for name in experiment.policies}
+    doubtful = {n: config for n, config in networks.items() if ":" in config.id or config.kwargs}
+    if not doubtful:
         return
     from pronk.nets.network import build
     from pronk.policy.export import Exporter
 
-    for policy in own:
-        network = build(spec, experiment.network_of(policy))
-        Exporter(network, policy, engine=experiment.actor.engine)
+    for policy, network_config in doubtful.items():
+        network = build(spec, network_config)
+        if ":" in network_config.id:
+            Exporter(network, policy, engine=experiment.actor.engine)
 
 
 def _wait(process: Process, stop: threading.Event) -> int | None:
@@ -134,6 +136,6 @@ if __name__ == "__main__":
 
     limit_threads()
     tune_allocator()
-    see_working_directory()
     with ending_well():
+        see_working_directory()
         main(Path(sys.argv[1]))

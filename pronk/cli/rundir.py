@@ -95,7 +95,7 @@ class RunDirectory:
         lines = [server, *([str(credentials)] if credentials else [])]
         try:
             self.address.parent.mkdir(parents=True, exist_ok=True)
-            self.address.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            files.replace(self.address, "".join(f"{line}\n" for line in lines).encode())
         except OSError as error:
             raise Misconfigured(f"cannot write {self.address}: {error.strerror}") from None
         try:

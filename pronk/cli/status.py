@@ -15,7 +15,7 @@ from rich.text import Text
 
 from pronk.cli.asking import asked, telling_outage
 from pronk.cli.vitals import Member, Monitor, Vitals
-from pronk.cli.words import duration, percent, short
+from pronk.cli.words import duration, percent, printable, short
 from pronk.transport.cluster import status as ask
 
 _SECONDS = 2.5
@@ -79,8 +79,8 @@ def _watch(first: Vitals, readings: Iterator[Vitals], as_json: bool) -> None:
 
 def _headline(vitals: Vitals) -> Text:
     colour = {"RUNNING": "green", "FINISHED": "cyan", "FAILED": "red"}.get(vitals.state, "yellow")
-    reason = f"  {vitals.reason}" if vitals.reason else ""
-    name = ("run ", "dim"), (vitals.run, "bold"), "  "
+    reason = f"  {printable(vitals.reason)}" if vitals.reason else ""
+    name = ("run ", "dim"), (printable(vitals.run), "bold"), "  "
     return Text.assemble(*name, (vitals.state, colour), reason)
 
 
@@ -125,8 +125,8 @@ def _members(members: tuple[Member, ...]) -> RenderableType:
             Text("● alive", style="green")
             if member.alive
             else Text(f"● silent for {member.seconds_since_heartbeat:.0f} s", style="red"),
-            f"{member.host}:{member.pid}",
-            " ".join(f"{name}-{number}" for name, number in member.versions.items()),
+            Text(printable(f"{member.host}:{member.pid}")),
+            Text(printable(" ".join(f"{n}-{number}" for n, number in member.versions.items()))),
             "" if member.steps_per_second is None else f"{member.steps_per_second:,.0f}",
             "" if member.waiting is None else percent(member.waiting),
         )

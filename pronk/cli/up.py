@@ -22,6 +22,7 @@ from pronk.cli.vitals import Vitals
 from pronk.config import Experiment
 from pronk.errors import Misconfigured
 from pronk.transport.redis import connect as connect_redis
+from pronk.transport.settings import load as load_settings
 
 _TICK_SECONDS = 0.05
 
@@ -40,7 +41,11 @@ def up(
         typer.Option(help="Where the run lives; one that is there is resumed. Default: runs/…"),
     ] = None,
     redis_url: Annotated[
-        str | None, typer.Option(help="A Redis to use; default: one of its own.")
+        str | None,
+        typer.Option(
+            help="A Redis to use, without a password; `env`: that of PRONK_REDIS_URL. "
+            "Default: one of its own."
+        ),
     ] = None,
     secure: Annotated[
         bool,
@@ -65,8 +70,9 @@ def up(
     counted = [] if actors is None else [f"actor.count={actors}"]
     experiment = experiments.load(config, [*(overrides or []), *counted])
     directory = RunDirectory(run_dir) if run_dir is not None else fresh(experiment)
+    buffer_url = choose_buffer(redis_url)
     with Signals() as signals:
-        train(experiment, directory, redis_url, signals, open_screen(headless), secure=secure)
+        train(experiment, directory, buffer_url, signals, open_screen(headless), secure=secure)
     if signals.number is not None:
         with suppress(OSError):  # the terminal may be gone
             print(f"pronk: stopped; go on with: {how_to_resume(directory)}", file=sys.stderr)
@@ -128,6 +134,24 @@ def check(
             raise Misconfigured(str(error).replace("PRONK_REDIS_URL", "--redis-url")) from None
     directory.check(experiment)
     preflight.check(experiment, signals.stop)
+
+
+def choose_buffer(redis_url: str | None) -> str | None:
+    """The URL that `--redis-url` means.
+
+    Raises:
+        Misconfigured: it holds a password, which every program of this machine could read.
+    """
+    if redis_url is None:
+        return None
+    if redis_url == "env":
+        return load_settings().redis_url.get_secret_value()
+    if "@" in redis_url or "password=" in redis_url:
+        raise Misconfigured(
+            "--redis-url: others can read a password in a command line: "
+            "put the URL into PRONK_REDIS_URL, and give --redis-url env"
+        )
+    return redis_url
 
 
 def open_screen(headless: bool) -> Screen:

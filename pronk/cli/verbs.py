@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pronk.cli.failure import Failed
+from pronk.cli.words import printable
 from pronk.errors import Broken, Misconfigured
 
 ENTRY_POINTS = "pronk.commands"
@@ -108,8 +109,14 @@ def see_working_directory() -> None:
     """Let `module:function` of an experiment name a module in the working directory.
 
     It comes last on the path, so that a file there never shadows an installed module.
+
+    Raises:
+        Misconfigured: the working directory was removed.
     """
-    here = os.getcwd()  # noqa: PTH109 - sys.path holds strings
+    try:
+        here = os.getcwd()  # noqa: PTH109 - sys.path holds strings
+    except OSError:
+        raise Misconfigured("the working directory is gone: go to one that is there") from None
     if here not in sys.path:
         sys.path.append(here)
 
@@ -128,11 +135,15 @@ def ending_well(command: str = "pronk") -> Iterator[None]:
         _refuse(str(error))
     except (Broken, Failed) as error:
         _refuse(str(error), status=1)
+    except OSError as error:
+        if error.filename is None:  # not of a path that a person gave
+            raise
+        _refuse(f"cannot use {error.filename}: {error.strerror}")
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
 
 
 def _refuse(message: str, status: int = 2) -> None:
     with suppress(OSError):  # nobody may be there to read it
-        print(f"pronk: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        print(f"pronk: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and text from elsewhere as terminals may have it."""
 
 
 def duration(seconds: float) -> str:
@@ -16,6 +16,14 @@ def short(count: float) -> str:
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
     return f"{count:g}"
+
+
+def printable(text: str) -> str:
+    """Text of somebody else on one line, without what a terminal would obey.
+
+    For rich it is to be wrapped in `Text`, lest it be taken for markup.
+    """
+    return "".join(letter for letter in text if letter.isprintable())
 
 
 def percent(share: float) -> str:

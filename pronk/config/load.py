@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pronk.config.experiment import Experiment
 from pronk.config.explain import explain
 from pronk.config.fields import Free
-from pronk.config.reader import read
+from pronk.config.reader import DEEPEST, read
 from pronk.errors import Misconfigured
 
 
@@ -98,6 +98,8 @@ def _apply(data: dict[str, Any], override: str) -> None:
     path = key.strip().split(".")
     if not separator or not all(path):
         raise ConfigError(f"--set {override}: expected KEY=VALUE, for example env.id=Acrobot-v1")
+    if len(path) > DEEPEST:
+        raise ConfigError(f"--set {override}: nested more than {DEEPEST} deep")
     section = data
     for part in path[:-1]:
         child = section.setdefault(part, {})

@@ -57,7 +57,7 @@ class EnvConfig(Section):
     slot a process: worth it only where one step takes over a millisecond."""
     max_episode_steps: Count | None = None
     """Truncate episodes after this many decisions; default: the environment's own limit."""
-    step_seconds: Annotated[Positive, FREE] = 60.0
+    step_seconds: Annotated[float, Field(ge=0.01, allow_inf_nan=False), NUMBER, FREE] = 60.0
     """An environment that takes longer for a step (the reset that begins an episode is one) is
     taken for one that hangs. It is replaced where `vectorization` is `async`; elsewhere its actor
     ends and is started again."""
@@ -174,7 +174,7 @@ class AlgorithmConfig(Section):
 class PolicyConfig(Section):
     """One policy of the experiment; what is left out is the experiment's own."""
 
-    share: Positive = 1.0
+    share: Annotated[float, Field(ge=1e-6, le=1e6), NUMBER] = 1.0
     """Its share of every actor's slots, relative to the other policies'."""
     network: NetworkConfig | None = None
     """Keys of the experiment's `network` that are others for this policy."""
@@ -204,7 +204,7 @@ class BufferConfig(Section):
 
     max_entries: Annotated[Count, FREE] = 64
     """Unrolls per policy that may wait."""
-    max_bytes: Annotated[int, Field(ge=1 << 20), NUMBER, FREE] = 256 << 20
+    max_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40), NUMBER, FREE] = 256 << 20
     """Bytes per policy that may wait; at most 70 % of Redis' memory cap."""
 
 

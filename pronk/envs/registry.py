@@ -13,6 +13,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from pronk.errors import Broken, Misconfigured
+from pronk.imports import check_module
 
 Factory = Callable[..., gymnasium.Env[Any, Any]]
 
@@ -108,6 +109,7 @@ def _nearest(env_id: str, family: _Family | None) -> str:
 
 
 def _user_module(module: str, env_id: str) -> Any:
+    check_module(module, env_id, "env.id")
     try:
         return importlib.import_module(module)
     except ImportError as error:

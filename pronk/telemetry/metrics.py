@@ -138,6 +138,9 @@ VERSIONS_PUBLISHED = Counter("pronk_versions_published", "Versions made the newe
 BLOBS_DAMAGED = Counter(
     "pronk_blobs_damaged", "Blobs on disk that are missing or do not have their hash."
 )
+REPORTS_DAMAGED = Counter(
+    "pronk_reports_damaged", "Reports of runs left out because they cannot be read."
+)
 RPC_REFUSED = Counter("pronk_rpc_refused", "Calls refused.", ["method", "code"])
 EPISODES_REPORTED = Counter("pronk_episodes_reported", "Ends of episodes reported.", ["policy"])
 EPISODES_LOST = Counter(

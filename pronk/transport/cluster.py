@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import grpc
 
-from pronk.errors import Fenced
+from pronk.errors import Fenced, Misconfigured
 from pronk.transport.channels import CALL_SECONDS, refused
 from pronk.transport.retry import code_of, details_of, is_outage, is_transient, until_answered
 from pronk.wire import spec as specs
+from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1 import reports_pb2
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
@@ -212,8 +213,16 @@ def status(channel: grpc.Channel) -> pb.GetStatusResponse:
 
     Raises:
         grpc.RpcError: the server refuses or cannot be reached.
+        Misconfigured: it is of another version.
     """
-    return RegistryServiceStub(channel).GetStatus(pb.GetStatusRequest(), timeout=CALL_SECONDS)
+    stub = RegistryServiceStub(channel)
+    answer: pb.GetStatusResponse = stub.GetStatus(pb.GetStatusRequest(), timeout=CALL_SECONDS)
+    if answer.contract_version != CONTRACT_VERSION:
+        raise Misconfigured(
+            f"the parameter server's contract version {answer.contract_version} does not fit this "
+            f"pronk's {CONTRACT_VERSION}: use the version of pronk that runs there"
+        )
+    return answer
 
 
 def fenced_or(error: grpc.RpcError) -> Exception:

@@ -1,6 +1,7 @@
 """Who may call what: tokens, roles and TLS. Everything not allowed is refused."""
 
 import hashlib
+import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -109,10 +110,10 @@ def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
     """TLS of a server, None without a certificate; a CA makes it demand clients' certificates.
 
     Raises:
-        Misconfigured: a file is missing or cannot be read.
+        Misconfigured: a file is missing, cannot be read or is not what it should be.
     """
     pair = _key_and_certificate(settings)
-    roots = _read(settings.tls_ca, "PRONK_TLS_CA")
+    roots = _roots(settings)
     if pair is None:
         if roots is not None:
             raise Misconfigured("PRONK_TLS_CA on a server needs PRONK_TLS_CERT and PRONK_TLS_KEY")
@@ -126,10 +127,10 @@ def client_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
     """TLS of a client, None without a CA.
 
     Raises:
-        Misconfigured: a file is missing or cannot be read.
+        Misconfigured: a file is missing, cannot be read or is not what it should be.
     """
     pair = _key_and_certificate(settings)
-    roots = _read(settings.tls_ca, "PRONK_TLS_CA")
+    roots = _roots(settings)
     if roots is None:
         return None
     key, certificate = pair or (None, None)
@@ -137,18 +138,46 @@ def client_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
 
 
 def _key_and_certificate(settings: Settings) -> tuple[bytes, bytes] | None:
-    key = _read(settings.tls_key, "PRONK_TLS_KEY")
-    certificate = _read(settings.tls_cert, "PRONK_TLS_CERT")
-    if key is None and certificate is None:
+    paths = settings.tls_key, settings.tls_cert
+    if paths == (None, None):
         return None
-    if key is None or certificate is None:
+    if paths[0] is None or paths[1] is None:
         raise Misconfigured("PRONK_TLS_CERT and PRONK_TLS_KEY go together: one of them is missing")
+    key, certificate = _read(paths[0], "PRONK_TLS_KEY"), _certificates(paths[1], "PRONK_TLS_CERT")
+    try:
+        # Keys with a password are of no use to gRPC; without this OpenSSL would ask for it.
+        _context().load_cert_chain(paths[1], paths[0], password=b"")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise Misconfigured(
+            f"PRONK_TLS_KEY: {paths[0]} is no key of PRONK_TLS_CERT's certificate "
+            f"({_reason(error)})"
+        ) from None
     return key, certificate
 
 
-def _read(path: Path | None, variable: str) -> bytes | None:
-    if path is None:
-        return None
+def _roots(settings: Settings) -> bytes | None:
+    return None if settings.tls_ca is None else _certificates(settings.tls_ca, "PRONK_TLS_CA")
+
+
+def _certificates(path: Path, variable: str) -> bytes:
+    """A PEM file of certificates. gRPC would call a server unreachable where they are none."""
+    content = _read(path, variable)
+    try:
+        _context().load_verify_locations(cadata=content.decode("ascii", "ignore"))
+    except (OSError, ValueError) as error:
+        raise Misconfigured(f"{variable}: {path} holds no certificate ({_reason(error)})") from None
+    return content
+
+
+def _context() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", None) or str(error)
+
+
+def _read(path: Path, variable: str) -> bytes:
     content = read_bytes(path, variable)
     if b"-----BEGIN" not in content:
         raise Misconfigured(f"{variable}: {path} is not a PEM file")

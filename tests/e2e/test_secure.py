@@ -17,9 +17,13 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from cluster_clients import TRAIN
+from param_servers import EXPERIMENT_YAML, SPEC, ServerThread
 from redis.exceptions import AuthenticationError
 from test_up import CONFIG, PRONK, belonging_to, command, last_lines, run, started, summary
+from valkeys import EmbeddedValkey
 
+from pronk.transport.membership import Membership
 from pronk.transport.redis import connect as connect_redis
 
 pytestmark = pytest.mark.timeout(180)
@@ -130,6 +134,62 @@ def test_no_secret_is_where_others_look(tmp_path: Path) -> None:
         assert ("PRONK_TOKENS_FILE" in environment) == (role == "param-server")
         for name in (*FILES, "PRONK_TOKEN_FILE", "PRONK_TOKENS_FILE", "PRONK_REDIS_URL_FILE"):
             assert Path(environment.get(name, f"{role}/x")).parent.name == role
+
+
+PASSWORD = "hunter-of-the-white-whale"
+
+
+@pytest.mark.parametrize("verb", ["actor", "learner"])
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        (f"redis://default:{PASSWORD}@127.0.0.1:{{port}}/0", "Redis refuses us"),
+        (f"redis://default:{PASSWORD}@127.0.0.1:1/0", '"waiting_for": "the buffer"'),
+        (f"redis://default:{PASSWORD}@no.such.host.invalid:1/0", '"waiting_for": "the buffer"'),
+        (f"redis://default:{PASSWORD}/@127.0.0.1:1/0", "PRONK_REDIS_URL is malformed"),
+        (f"redis://default:{PASSWORD}@[127.0.0.1:1/0", "PRONK_REDIS_URL is malformed"),
+        (f"redis://127.0.0.1:1/0?password={PASSWORD}&port=x{PASSWORD}", "malformed"),
+    ],
+)
+def test_no_secret_is_where_a_failure_is_told(
+    tmp_path: Path, verb: str, url: str, told: str
+) -> None:
+    """Texts of exceptions like to quote what went wrong."""
+    with EmbeddedValkey(tmp_path) as valkey, ServerThread(tmp_path / "server") as server:
+        with connect_redis(valkey.url) as admin:
+            admin.config_set("requirepass", "another")
+        (tmp_path / "x.yaml").write_text(EXPERIMENT_YAML)
+        with server.connect() as channel:  # the learner waits for an actor's spec
+            actor = Membership(channel, TRAIN, server.hash, ("default",), SPEC)
+            assert actor.join(threading.Event())
+            said = told_by(verb, tmp_path, server, url.format(port=valkey.port), until=told)
+            actor.leave()
+    assert told in said
+    assert "Traceback" not in said
+    assert PASSWORD not in said
+
+
+def told_by(verb: str, folder: Path, server: ServerThread, url: str, until: str) -> str:
+    """What a service says, its log included, from its start to its end soon after `until`."""
+    environment = {
+        **os.environ,
+        "PRONK_SERVER": str(server.address),
+        "PRONK_REDIS_URL": url,
+        "PRONK_RUN_DIR": str(folder / "run"),
+        "PRONK_LOG_LEVEL": "debug",
+    }
+    with subprocess.Popen(
+        [*PRONK, verb, "--config", str(folder / "x.yaml")],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if until in line:
+                process.terminate()
+        assert process.wait(30) in (0, 2, -signal.SIGTERM), "".join(lines)
+    return "".join(lines)
 
 
 def test_only_those_who_show_who_they_are_are_answered(tmp_path: Path) -> None:

@@ -9,18 +9,21 @@ import grpc
 import pytest
 import torch
 from cluster_clients import LEARNER
+from faults import ruin
 from param_servers import TWO_POLICIES_YAML, ServerThread, free_port
+from pronk_param_server import report_files
 
 from pronk import envs
 from pronk.cli.credentials import SERVER, Credentials, role_files, throwaway
 from pronk.cli.failure import Failed
-from pronk.cli.fetch import _Layout
+from pronk.cli.fetch import _default_folder, _Layout
 from pronk.cli.main import main
 from pronk.config.schema import EnvConfig, NetworkConfig
 from pronk.errors import Fenced
 from pronk.nets.network import build
 from pronk.policy.bundle import Bundle
 from pronk.policy.export import Exporter
+from pronk.telemetry import metrics
 from pronk.transport import cluster
 from pronk.transport.bundles import to_message
 from pronk.transport.membership import Membership
@@ -129,6 +132,20 @@ def test_status(released: dict[int, Bundle], pronk: Pronk, role: str, capsys: Ca
     assert found["newest"] == {"default": 3}
 
 
+@pytest.mark.parametrize("verb", ["status", "fetch"])
+def test_a_server_of_another_version_is_told_in_one_line(
+    released: dict[int, Bundle],
+    pronk: Pronk,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    capsys: Captured,
+) -> None:
+    monkeypatch.setattr("pronk.transport.cluster.CONTRACT_VERSION", 99)
+    assert pronk("reader", verb) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "contract version 1 does not fit this pronk's 99" in line
+
+
 def test_policies_are_listed_shown_and_exported(
     released: dict[int, Bundle], pronk: Pronk, tmp_path: Path, capsys: Captured
 ) -> None:
@@ -224,8 +241,24 @@ def test_a_report_is_of_the_epochs_holder_and_survives_a_restart(
     assert (tmp_path / "out" / "summary.json").read_bytes() == b"{}"
 
 
-@pytest.mark.parametrize("name", ["..", "../elsewhere", "/etc", "a/b", ""])
+@pytest.mark.parametrize("damage", ["empty", "truncate", "flip"])
+def test_a_damaged_report_is_left_out_and_the_rest_is_fetched(tmp_path: Path, damage: str) -> None:
+    with ServerThread(tmp_path / "run", text=TWO_POLICIES_YAML) as server:
+        reports = tmp_path / "run" / "server" / "reports"
+        for policy in ("blue", "red"):
+            report = reports_pb2.Report(policy=policy, summary=b"{}")
+            report_files.write(reports / policy, report)
+        ruin(reports / "red", damage)
+        before = metrics.REPORTS_DAMAGED._value.get()
+        with server.connect() as channel:
+            assert [report.policy for report in cluster.list_reports(channel)] == ["blue"]
+        assert metrics.REPORTS_DAMAGED._value.get() == before + 1
+
+
+@pytest.mark.parametrize("name", ["..", "../elsewhere", "/etc", "a/b", "", "\x1b[2J"])
 def test_names_from_afar_do_not_choose_where_files_go(tmp_path: Path, name: str) -> None:
     assert _Layout(tmp_path, ["blue", "red"]).of("red") == tmp_path / "red"
     with pytest.raises(Failed, match="names that no policies have"):
         _Layout(tmp_path, ["red", name])
+    with pytest.raises(Failed, match="a name that no run has"):
+        _default_folder(name)

@@ -388,7 +388,10 @@ def test_an_open_door_is_refused_at_the_start(tmp_path: Path) -> None:
         pass
 
 
-def test_files_of_tls_that_do_not_fit(tmp_path: Path) -> None:
+def test_files_of_tls_that_do_not_fit(
+    tmp_path: Path, certificates: Certificates, strangers: Certificates
+) -> None:
+    good, other = certificates.pair("client"), strangers.pair("client")
     text, missing = tmp_path / "text", tmp_path / "missing"
     text.write_text("no certificate")
     pem = tmp_path / "pem"
@@ -396,15 +399,20 @@ def test_files_of_tls_that_do_not_fit(tmp_path: Path) -> None:
     for settings, words in (
         (Settings(tls_cert=text, tls_key=text), "not a PEM file"),
         (Settings(tls_cert=missing, tls_key=text), "PRONK_TLS_"),
-        (Settings(tls_cert=pem), "go together"),
-        (Settings(tls_key=pem), "go together"),
+        (Settings(tls_cert=good["tls_cert"]), "go together"),
+        (Settings(tls_key=good["tls_key"]), "go together"),
+        (Settings(tls_ca=pem), "PRONK_TLS_CA: .*pem holds no certificate"),
+        (Settings(tls_ca=good["tls_key"]), "PRONK_TLS_CA: .*client.key holds no certificate"),
+        (Settings(tls_cert=pem, tls_key=good["tls_key"]), "PRONK_TLS_CERT: .*pem holds no"),
+        (Settings(tls_cert=good["tls_cert"], tls_key=pem), "PRONK_TLS_KEY: .*pem is no key"),
+        (Settings(tls_cert=good["tls_cert"], tls_key=other["tls_key"]), "PRONK_TLS_KEY: .* no key"),
         (Settings(tls_ca=missing), "PRONK_TLS_CA: cannot read"),
     ):
         for credentials in (server_credentials, client_credentials):
             with pytest.raises(Misconfigured, match=words):
                 credentials(settings)
     with pytest.raises(Misconfigured, match="needs PRONK_TLS_CERT"):
-        server_credentials(Settings(tls_ca=pem))
+        server_credentials(Settings(**certificates.ca))
     nonsense = ServerThread(tmp_path / "run", tls_cert=pem, tls_key=pem)
     with pytest.raises(Misconfigured, match="PRONK_TLS_CERT"), nonsense:
         pass

@@ -12,6 +12,11 @@ from pronk.cli.main import main
 from pronk.cli.rundir import RunDirectory
 from pronk.config import parse
 
+LAUGHS = (
+    "{a0: &a0 [1, 1], "
+    + ", ".join(f"a{n}: &a{n} [{', '.join(10 * [f'*a{n - 1}'])}]" for n in range(1, 6))
+    + "}"
+)
 EXPERIMENT = "name: x\nenv: {id: CartPole-v1}\n"
 
 
@@ -50,7 +55,30 @@ def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["up", "x.yaml", "--set", "algorithm.batch_size=99999"], "buffer.max_entries"),
         (["up", "x.yaml", "--set", "nonsense"], "--set nonsense"),
         (["up", "x.yaml", "--redis-url", "nonsense"], "--redis-url is malformed"),
+        (["up", "x.yaml", "--redis-url", "redis://me:word@127.0.0.1:1"], "give --redis-url env"),
+        (["up", "x.yaml", "--redis-url", "redis://h:1?password=word"], "give --redis-url env"),
         (["up", "x.yaml", "--run-dir", "x.yaml"], "cannot use x.yaml"),
+        (["up", "x.yaml", "--set", "seed=!!bool foo"], "'foo' is no bool"),
+        (["up", "x.yaml", "--set", "seed=!!timestamp foo"], "'foo' is no timestamp"),
+        (["up", "x.yaml", "--set", "seed=0x" + 5000 * "f"], "at most 128 bits"),
+        (["up", "x.yaml", "--set", "seed=" + 5000 * "7"], "is no int"),
+        (["up", "x.yaml", "--set", "env.kwargs=&a {b: *a}"], "contains itself"),
+        (["up", "x.yaml", "--set", "env.kwargs=" + 400 * "{a: " + 400 * "}"], "more than 32 deep"),
+        (["up", "x.yaml", "--set", "env.kwargs" + 400 * ".a" + "=1"], "more than 32 deep"),
+        (["up", "x.yaml", "--set", "env.kwargs=" + LAUGHS], "holds more than 10000 values"),
+        (
+            ["up", "x.yaml", "--set", "policies={a: {share: 1e308}, b: {share: 1e-308}}"],
+            "policies.a.share",
+        ),
+        (["up", "x.yaml", "--set", "buffer.max_bytes=999999999999999999999"], "buffer.max_bytes"),
+        (["up", "x.yaml", "--set", "env.step_seconds=1e-300"], "env.step_seconds"),
+        (["up", "x.yaml", "--set", "network.kwargs.hidden=[-1]"], "network.kwargs: mlp: "),
+        (["up", "x.yaml", "--set", "env.id=':'"], "env.id: ':' names no module"),
+        (["up", "x.yaml", "--set", "env.id=..:x"], "env.id: '..:x' names no module"),
+        (["up", "x.yaml", "--set", "network.id=':'"], "network.id: ':' names no module"),
+        (["doctor", 300 * "x"], "cannot use xxx"),
+        (["policy", "list", 300 * "x"], "cannot use xxx"),
+        (["evaluate", 300 * "x"], "cannot use xxx"),
         (["policy", "show", "nowhere"], "nowhere is no directory"),
         (["policy", "export", "."], "Missing option '--out'"),
         (["policy", "lst"], "No such command 'lst'. Did you mean 'list'?"),
@@ -80,6 +108,25 @@ def test_a_bad_file(
 ) -> None:
     (folder / "x.yaml").write_bytes(content)
     assert said in one_line(["up", "x.yaml"], capsys)
+
+
+@pytest.mark.parametrize("address", [b"garbage\n", b"\n", b"", b"127.0.0.1:99999\n", b"\xff"])
+def test_an_address_that_is_none_is_of_no_cluster(
+    folder: Path, address: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "run" / "server").mkdir(parents=True)
+    (folder / "run" / "server" / "address").write_bytes(address)
+    line = one_line(["status", "run"], capsys, status=1)
+    assert line == "no cluster runs in run: `pronk up` starts one"
+
+
+def test_a_working_directory_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "the working directory is gone" in one_line(["doctor"], capsys)
 
 
 @pytest.mark.usefixtures("folder")
@@ -197,6 +244,16 @@ def test_bad_addresses_and_credentials(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert variable in one_line(["status"], capsys)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_url_of_the_environment_is_taken_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PRONK_REDIS_URL", "nonsense-word")
+    line = one_line(["up", "x.yaml", "--redis-url", "env"], capsys)
+    assert line.startswith("--redis-url is malformed")
+    assert "word@" not in line.replace("PASSWORD", "")
 
 
 def run(arguments: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":

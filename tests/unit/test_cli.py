@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from pronk.cli import preflight
 from pronk.cli.asking import asked
@@ -28,7 +28,7 @@ from pronk.cli.session import Judge
 from pronk.cli.signals import Signals
 from pronk.cli.status import report
 from pronk.cli.supervisor import ChildStatus
-from pronk.cli.verbs import verbs
+from pronk.cli.verbs import ending_well, verbs
 from pronk.cli.view import PlainView, Sparks
 from pronk.cli.vitals import Monitor, Vitals
 from pronk.cli.words import duration, short
@@ -348,6 +348,33 @@ def test_status_is_a_page() -> None:
     shown = console.file.getvalue()
     for text in ("run r", "RUNNING", "learner 0", "actor 0", "alive", "actor-bound"):
         assert text in shown
+
+
+def shown(renderable: RenderableType) -> str:
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+HOSTILE = "[/red] \x1b]0;mine\x07"
+
+
+def test_what_others_call_themselves_is_shown_and_not_obeyed() -> None:
+    status = answer()
+    status.run, status.run_state_reason = HOSTILE, HOSTILE
+    status.members[0].host = HOSTILE
+    status.members[0].versions.add(policy=HOSTILE, number=3)
+    page = shown(report(Monitor().observe(status, 0.0)))
+    assert page.count("[/red] ]0;mine") == 4
+    assert "\x1b]0" not in page
+    assert "\x07" not in page
+
+
+def test_a_server_s_words_do_not_reach_the_terminal_raw(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), ending_well():
+        raise Misconfigured(HOSTILE)
+    assert capsys.readouterr().err == "pronk: [/red] ]0;mine\n"
 
 
 # --- run directories

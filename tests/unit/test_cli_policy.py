@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,18 @@ def test_releases_are_listed_by_number(run_dir: Path, capsys: pytest.CaptureFixt
     assert pronk("policy", "list", run_dir) == 0
     rows = capsys.readouterr().out.splitlines()[1:]
     assert [row.split()[0] for row in rows] == ["default-90", "default-100"]
+
+
+def test_what_a_policy_says_of_itself_is_shown_and_not_obeyed(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = bundle(101)
+    environment = replace(own.manifest.environment, environment="[/red]\x1b]0;mine")
+    hostile = replace(own, manifest=own.manifest.model_copy(update={"environment": environment}))
+    hostile.save(run_dir / "policies" / "default-101")
+    for verb in ("list", "show"):
+        assert pronk("policy", verb, run_dir) == 0
+        assert "[/red]]0;mine" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("named", ["", "policies/default-100"])

@@ -98,7 +98,7 @@ def test_keyword_arguments_of_others_are_never_unknown(place):
         ("env.wrappers=[{id: Wrapper}]", "env.wrappers.0.id: expected module:Class"),
         ("policies={}", "policies: dictionary should have at least 1 item"),
         ("policies.RED.share=1", "policies.RED: a name is lower-case letters"),
-        ("policies.red.share=0", "policies.red.share: input should be greater than 0, found 0"),
+        ("policies.red.share=0", "policies.red.share: input should be greater than or equal to"),
         ("actor.slots=4097", "actor.slots: input should be less than or equal to 4096"),
     ],
 )

@@ -11,6 +11,7 @@ from faults import ruin
 from param_servers import fake_bundle, tiny_experiment
 from pronk_learner import checkpoint
 from pronk_learner.checkpoint import Checkpoint, Counters
+from pronk_param_server import report_files
 from pronk_param_server.blob_files import persist
 from pronk_param_server.records import Change
 from pronk_param_server.store import Store
@@ -19,6 +20,7 @@ from pronk.cli.main import main
 from pronk.cli.rundir import RunDirectory
 from pronk.transport.bundles import to_message
 from pronk.wire.v1 import registry_pb2 as pb
+from pronk.wire.v1 import reports_pb2
 
 BUNDLE = fake_bundle(1)
 
@@ -47,6 +49,7 @@ def run_dir(tmp_path: Path) -> Path:
     release = pb.Release(id="default-1", manifest=to_message(BUNDLE.manifest))
     store.commit(Change("release_cut", {}, release=release))
     store.close()
+    report_files.write(folder / "server/reports/default", reports_pb2.Report(policy="default"))
     BUNDLE.save(folder / "policies/default-1")
     return folder
 
@@ -81,6 +84,11 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "half a ledger": (lambda run: run / "server/registry.sqlite3", "truncate", "ledger"),
     "no blob": (blob, "remove", "default-1"),
     "another blob": (blob, "flip", "default-1"),
+    "another report": (
+        lambda run: run / "server/reports/default",
+        "flip",
+        "server/reports/default",
+    ),
     "a bad checkpoint": (
         lambda run: run / "checkpoints/000001-000002/weights.safetensors",
         "flip",
@@ -135,6 +143,26 @@ def test_no_such_directory_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
         main(["doctor", str(tmp_path / "nowhere")])
     assert end.value.code == 2
     assert "no run directory" in capsys.readouterr().err
+
+
+def test_names_of_files_are_shown_and_not_obeyed(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_dir.parent / "[").mkdir()
+    moved = run_dir.rename(run_dir.parent / "[" / "red]")
+    ruin(moved / "server/registry.sqlite3", "truncate")
+    with pytest.raises(SystemExit):
+        main(["doctor", str(moved)])
+    assert "[/red] is not whole: see ledger.\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%20b", "a b"])
+def test_a_run_may_be_called_anything(
+    run_dir: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = run_dir.rename(run_dir.with_name(name))
+    assert diagnosis(moved, capsys) == (0, {})
+    assert [path.name for path in moved.parent.iterdir()] == [name]
 
 
 def test_for_a_person_it_ends_with_a_verdict(

@@ -87,6 +87,12 @@ def test_a_member_keeps_its_index_over_a_restart() -> None:
     assert disk.state.members.get(newcomer).index == 0
 
 
+@pytest.mark.parametrize("host", ["a\x1b[2Jb", "a\nb", "x" * 256])
+def test_a_host_s_name_can_be_shown(host: str) -> None:
+    with refused("INVALID_ARGUMENT", "printable"):
+        Disk().join(pb.MEMBER_KIND_TRAIN, A, host=host)
+
+
 # Leases
 
 

@@ -1079,6 +1079,7 @@ class GetStatusResponse(_message.Message):
     NEWEST_FIELD_NUMBER: _builtins.int
     ACTOR_DEMAND_FIELD_NUMBER: _builtins.int
     EPISODES_FIELD_NUMBER: _builtins.int
+    CONTRACT_VERSION_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     server_incarnation: _builtins.str
     experiment_hash: _builtins.str
@@ -1086,6 +1087,7 @@ class GetStatusResponse(_message.Message):
     run_state_reason: _builtins.str
     actor_demand: _builtins.float
     """Actors that the learner could keep up with; absent when it cannot be told."""
+    contract_version: _builtins.int
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
     @_builtins.property
@@ -1106,10 +1108,11 @@ class GetStatusResponse(_message.Message):
         newest: _abc.Iterable[Global___Version] | None = ...,
         actor_demand: _builtins.float | None = ...,
         episodes: _abc.Iterable[Global___EpisodeSummary] | None = ...,
+        contract_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_actor_demand", b"_actor_demand", "actor_demand", b"actor_demand"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_actor_demand", b"_actor_demand", "actor_demand", b"actor_demand", "episodes", b"episodes", "experiment_hash", b"experiment_hash", "members", b"members", "newest", b"newest", "run", b"run", "run_state", b"run_state", "run_state_reason", b"run_state_reason", "server_incarnation", b"server_incarnation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_actor_demand", b"_actor_demand", "actor_demand", b"actor_demand", "contract_version", b"contract_version", "episodes", b"episodes", "experiment_hash", b"experiment_hash", "members", b"members", "newest", b"newest", "run", b"run", "run_state", b"run_state", "run_state_reason", b"run_state_reason", "server_incarnation", b"server_incarnation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__actor_demand: _TypeAlias = _typing.Literal["actor_demand"]  # noqa: Y015
     _WhichOneofArgType__actor_demand: _TypeAlias = _typing.Literal["_actor_demand", b"_actor_demand"]  # noqa: Y015

@@ -27,6 +27,8 @@ def check(request: pb.RegisterRequest, run: RunRecord, policies: Sequence[str]) 
     incarnation = request.incarnation
     if len(incarnation) < 16 or not (incarnation.isascii() and incarnation.isalnum()):
         raise Refusal(INVALID, "an incarnation is at least 16 letters and digits")
+    if len(request.host) > 255 or not request.host.isprintable():
+        raise Refusal(INVALID, "a host's name is at most 255 printable characters")
     if request.contract_version != CONTRACT_VERSION:
         raise Refusal(
             PRECONDITION,

@@ -11,6 +11,7 @@ from pathlib import Path
 from pronk.telemetry import logs, metrics
 from pronk.transport.channels import INLINE_BYTES
 from pronk.transport.security import Authority, Roles
+from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.v1 import access_pb2
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceServicer
@@ -254,6 +255,7 @@ class Registry(RegistryServiceServicer):
             # A full buffer of one policy blocks the whole actor: the slowest learner decides.
             actor_demand=min(demands.values(), default=None),
             episodes=self._episodes.summaries(),
+            contract_version=CONTRACT_VERSION,
         )
 
     # What nobody calls from afar

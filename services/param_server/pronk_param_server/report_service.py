@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from pronk import files
+from pronk.telemetry import logs, metrics
 from pronk.wire.v1 import reports_pb2
 from pronk.wire.v1.reports_pb2_grpc import ReportServiceServicer
+from pronk_param_server import report_files
 from pronk_param_server.calls import LARGE_BYTES, Context, answered, check_size, streamed
 from pronk_param_server.refusal import PRECONDITION, Refusal
 from pronk_param_server.state import State
@@ -36,29 +37,26 @@ class ReportService(ReportServiceServicer):
                 PRECONDITION,
                 f"member {request.member!r} does not hold the epoch of policy {report.policy!r}",
             )
-        await self._writer.run(_write, self._folder / report.policy, report.SerializeToString())
+        await self._writer.run(report_files.write, self._folder / report.policy, report)
         return reports_pb2.LeaveReportResponse()
 
     @streamed
     async def ListReports(
         self, request: reports_pb2.ListReportsRequest, context: Context
     ) -> AsyncIterator[reports_pb2.ListReportsResponse]:
-        """The newest report of each policy that has one."""
+        """The newest report of each policy that has one that is whole."""
         check_size(request)
         for policy in self._state.policies:
-            content = await asyncio.to_thread(_read, self._folder / policy)
-            if content is not None:
-                report = reports_pb2.Report.FromString(content)
+            report = await asyncio.to_thread(_read, self._folder / policy)
+            if report is not None:
                 yield reports_pb2.ListReportsResponse(report=report)
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    files.replace(path, content)
-
-
-def _read(path: Path) -> bytes | None:
+def _read(path: Path) -> reports_pb2.Report | None:
+    """A report that is whole; damage is told and counted."""
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
+        return report_files.read(path)
+    except report_files.DamagedError as error:
+        metrics.REPORTS_DAMAGED.inc()
+        logs.get().error("report_damaged", policy=path.name, why=str(error))
         return None
