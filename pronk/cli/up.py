@@ -145,7 +145,7 @@ def choose_buffer(redis_url: str | None) -> str | None:
     if redis_url is None:
         return None
     if redis_url == "env":
-        return load_settings().redis_url.get_secret_value()
+        return load_settings().buffer_url()
     if "@" in redis_url or "password=" in redis_url:
         raise Misconfigured(
             "--redis-url: others can read a password in a command line: "
