@@ -36,9 +36,11 @@ class Credentials:
 
     Attributes:
         folder: where they lie.
+        server: address of the parameter server.
     """
 
     folder: Path
+    server: str
 
     @property
     def aclfile(self) -> Path:
@@ -102,7 +104,7 @@ def make(
     # Only who makes certificates needs the package for them.
     from pronk.cli.authority import Authority
 
-    authority, made = Authority(), Credentials(folder)
+    authority, made = Authority(), Credentials(folder, server)
     hosts = dict.fromkeys(ROLES, ()) | {SERVER: names} | {_BUFFER: buffer_names}
     for holder, own_names in hosts.items():
         place = folder / holder

@@ -73,7 +73,10 @@ class ProcessSlots(VectorSlots):
 
     def _deaths(self) -> str:
         processes = self._env.processes
-        wait([process.sentinel for process in processes], 1.0)
+        ending = wait([process.sentinel for process in processes], 1.0)
+        for process in processes:
+            if process.sentinel in ending:  # a moment before it has ended
+                process.join(1.0)
         dead = [slot for slot, process in enumerate(processes) if not process.is_alive()]
         status = processes[dead[0]].exitcode if dead else None
         return f"{_listed(dead)}: the process died (status {status})"

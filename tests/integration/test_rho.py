@@ -166,7 +166,7 @@ def play(case: str, url: str) -> tuple[list[Batch], Trainer, torch.Tensor]:
     for _ in range(UNROLLS):
         for _ in range(LENGTH):
             player.record(env.step(player.act()))
-        unroll, _ = player.finish(UnrollHeader("hash", "run", "default", "actor-1", 0))
+        unroll, _ = player.finish(UnrollHeader("hash", "run", "default", "train-000000000001", 1))
         assert sender.offer(unroll, 5)
     assert sender.close(5) == 0
     expectation = Expectation("run", "hash", "default", spec, LENGTH, network.core_shapes)

@@ -69,8 +69,8 @@ class Certificates:
         self.folder = folder
         authority = CertificateAuthority()
         (folder / "ca.crt").write_text(authority.certificate)
-        for name, host in (("server", "127.0.0.1"), ("client", None)):
-            certificate, key = authority.issue(name, host)
+        for name, hosts in (("server", ["127.0.0.1"]), ("client", [])):
+            certificate, key = authority.issue(name, hosts)
             (folder / f"{name}.crt").write_text(certificate)
             (folder / f"{name}.key").write_text(key)
 

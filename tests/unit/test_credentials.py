@@ -79,5 +79,5 @@ def test_its_variables_can_be_sourced() -> None:
 
 def test_what_is_shown_of_it_holds_no_password() -> None:
     with throwaway("127.0.0.1:1", 2) as made:
-        assert repr(made) == f"Credentials(folder={made.folder!r})"
+        assert repr(made) == f"Credentials(folder={made.folder!r}, server='127.0.0.1:1')"
         assert aclfile({"actor": "secret"}).count("secret") == 0
