@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,6 @@ def test_images_are_built_as_we_say(path: Path) -> None:
 
 def test_the_linter_of_dockerfiles_is_content() -> None:
     done = subprocess.run(
-        ["hadolint", *map(str, DOCKERFILES)], capture_output=True, text=True, timeout=60
+        [Path(sys.executable).with_name("hadolint"), *DOCKERFILES], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stdout

@@ -27,7 +27,7 @@ from pronk.transport.redis import connect as connect_redis
 from pronk.wire.codec import encode
 from pronk.wire.v1 import registry_pb2 as pb
 
-pytestmark = [pytest.mark.timeout(900), needs("prometheus")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), needs("prometheus")]
 
 CONFIG = ROOT / "configs" / "cartpole.yaml"
 ENDLESS = ("stop.return_mean=null", "stop.frames=null", "learner.checkpoint_seconds=5")
@@ -52,7 +52,8 @@ def spoil(watched: Watched) -> None:
     unroll = sample(PLAIN, rows=experiment.algorithm.unroll_length, slots=4, header=header)
     unroll.reward[0, 0] = np.nan
     buffer = experiment.buffer
-    with connect_redis(watched.environments["actor-0"]["PRONK_REDIS_URL"]) as client:
+    url = Path(watched.environments["actor-0"]["PRONK_REDIS_URL_FILE"]).read_text()
+    with connect_redis(url.strip()) as client:
         keys = BufferKeys(run, "default")
         producer = Producer(client, keys, buffer.max_entries, buffer.max_bytes)
         assert producer.send(header.member, 1, encode(unroll), threading.Event())
