@@ -210,8 +210,9 @@ for name in {names}:
 
 
 def test_code_of_a_users_own_comes_in_by_a_mount_or_an_image(images: None, tmp_path: Path) -> None:
-    package = tmp_path / "my_package"
-    package.mkdir()
+    code = tmp_path / "code"
+    package = code / "my_package"
+    package.mkdir(parents=True)
     (package / "envs.py").write_text(
         "import gymnasium\ndef make_env():\n    return gymnasium.make('CartPole-v1')\n"
     )
@@ -220,12 +221,12 @@ from pronk import envs
 from pronk.config.schema import EnvConfig
 print(envs.describe(EnvConfig(id="my_package.envs:make_env")).environment)
 """
-    mounted = in_image("pronk-actor:local", script, "-v", f"{tmp_path}:/code:ro")
+    mounted = in_image("pronk-actor:local", script, "-v", f"{code}:/code:ro")
     assert mounted.splitlines()[-1] == "my_package.envs:make_env"
-    dockerfile = tmp_path / "Dockerfile"
+    dockerfile = code / "Dockerfile"
     dockerfile.write_text("FROM pronk-actor:local\nCOPY my_package /code/my_package\n")
     tag = f"pronk-test-{secrets.token_hex(4)}"
-    docker("build", "--quiet", "--tag", tag, str(tmp_path))
+    docker("build", "--quiet", "--tag", tag, str(code))
     try:
         assert in_image(tag, script).splitlines()[-1] == "my_package.envs:make_env"
     finally:
