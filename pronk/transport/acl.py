@@ -16,8 +16,8 @@ from pronk.errors import Misconfigured
 _STREAM, _SIZES, _SEEN = "~pronk:*:*:unrolls", "~pronk:*:*:sizes", "~pronk:*:*:seen:*"
 """`pronk.transport.buffer.BufferKeys`."""
 
-# What the client library says of itself, how full the memory is, and the scripts by their hash.
-_COMMON = "+ping +info +client|setinfo"
+# How full the memory is, and the scripts by their hash.
+_COMMON = "+ping +info"
 _SCRIPTS = "+evalsha +script|load ~pronk:*"
 
 RULES: Mapping[str, str] = {

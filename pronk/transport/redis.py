@@ -43,6 +43,7 @@ def connect(url: str) -> "Redis":
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
+            driver_info=None,  # telling it needs a right that Redis 7.0 does not know
         )
         client.connection_pool.make_connection()  # options of the URL are read only now
     except (ValueError, TypeError, RedisError):
