@@ -116,7 +116,6 @@ def test_images_are_built_as_we_say(path: Path) -> None:
 
 
 def test_the_linter_of_dockerfiles_is_content() -> None:
-    done = subprocess.run(
-        [Path(sys.executable).with_name("hadolint"), *DOCKERFILES], capture_output=True, text=True, timeout=60
-    )
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, *DOCKERFILES], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout
