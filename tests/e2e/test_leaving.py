@@ -299,7 +299,6 @@ MOMENTS = {
 QUICK = {
     ("checking", terminated),
     ("starting", closed),
-    ("training", typed),
 }
 CASES = [
     pytest.param(
