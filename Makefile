@@ -20,7 +20,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 .PHONY: help install demo compose-demo test proof lint proto bench images secrets clean
 
 help: ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 install: .venv/installed-dev ## make .venv with everything pinned: to run, to test, to develop
 

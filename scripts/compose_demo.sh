@@ -13,7 +13,7 @@ field() { sed -n "s/.*\"$1\": \"\{0,1\}\([^,\"}]*\).*/\1/p"; }
 trap 'compose down --volumes --timeout 30 >/dev/null 2>&1 || true' EXIT
 trap 'exit 130' INT TERM
 compose up --detach --build redis param-server learner actor "$@"
-echo "training; http://localhost:${PRONK_PORT:-50051} answers \`pronk status\`"
+echo "training; PRONK_SERVER=localhost:${PRONK_PORT:-50051} pronk status says more"
 state=RUNNING
 while [ "$state" = RUNNING ]; do
     sleep 2

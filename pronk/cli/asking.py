@@ -70,13 +70,9 @@ def asked(run_dir: Path | None) -> Iterator[tuple[Address, grpc.Channel]]:
     except (OSError, ValueError):
         gone = True
     if gone:
-        raise Failed(_nobody_in(run_dir))
+        raise Failed(f"no cluster runs in {run_dir}: `pronk up` starts one")
     with local(server, Path(folder[0]) if folder else None) as channel:
         yield server, channel
-
-
-def _nobody_in(run_dir: Path) -> str:
-    return f"no cluster runs in {run_dir}: `pronk up` starts one"
 
 
 @contextmanager

@@ -92,22 +92,20 @@ def check_device(experiment: Experiment) -> None:
 def check_networks(experiment: Experiment, spec: EnvironmentSpec) -> None:
     """See that networks of the user's own can be built and become policies.
 
-    The built-in ones do as they are: they are spared the seconds that this takes.
+    The built-in ones do: they are spared the seconds that torch takes to import.
 
     Raises:
         Misconfigured: one can not; for a network that does not export, it names the operator.
     """
-    networks = {name: experiment.network_of(name) for name in experiment.policies}
-    doubtful = {n: config for n, config in networks.items() if ":" in config.id or config.kwargs}
-    if not doubtful:
+    own = [name for name in experiment.policies if ":" in experiment.network_of(name).id]
+    if not own:
         return
     from pronk.nets.network import build
     from pronk.policy.export import Exporter
 
-    for policy, network_config in doubtful.items():
-        network = build(spec, network_config)
-        if ":" in network_config.id:
-            Exporter(network, policy, engine=experiment.actor.engine)
+    for policy in own:
+        network = build(spec, experiment.network_of(policy))
+        Exporter(network, policy, engine=experiment.actor.engine)
 
 
 def _wait(process: Process, stop: threading.Event) -> int | None:
