@@ -125,7 +125,7 @@ class _ArrayReader:
         for tensor in tensors:
             name = tensor.name
             if name in arrays:
-                raise WireError("malformed", f"two arrays {name[:80]!r}")
+                raise WireError("malformed", f"two arrays {name!r}")
             if len(arrays) == MAX_ARRAYS:
                 raise WireError("oversized", f"more than {MAX_ARRAYS} arrays of one kind")
             arrays[name] = self._read(tensor)

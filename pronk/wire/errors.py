@@ -1,5 +1,8 @@
 """Why a message is refused."""
 
+_LONGEST = 500
+"""Characters of a message: it may quote names from the wire, which are as long as they like."""
+
 
 class WireError(ValueError):
     """A message that cannot be used.
@@ -11,5 +14,5 @@ class WireError(ValueError):
     """
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(message[:_LONGEST])
         self.reason = reason

@@ -99,23 +99,19 @@ def from_tensor(message: tensor_pb2.Tensor, limit: int = MAX_TENSOR_BYTES) -> ND
     dtype = dtype_from_wire(message.dtype)
     shape = tuple(message.shape)
     if len(shape) > _MAX_DIMENSIONS:
-        raise WireError("tensor", f"array {message.name[:80]!r} of {len(shape)} dimensions")
+        raise WireError("tensor", f"array {message.name!r} of {len(shape)} dimensions")
     size = math.prod(shape) * dtype.itemsize
     if size > limit:
-        raise WireError("oversized", f"array {message.name[:80]!r} of {size} bytes")
+        raise WireError("oversized", f"array {message.name!r} of {size} bytes")
     data = _decompress(message, size)
     if len(data) != size:
-        raise WireError(
-            "tensor", f"array {message.name[:80]!r}: {len(data)} bytes, expected {size}"
-        )
+        raise WireError("tensor", f"array {message.name!r}: {len(data)} bytes, expected {size}")
     if dtype == np.bool_ and data.translate(None, b"\0\1"):
-        raise WireError(
-            "range", f"array {message.name[:80]!r} holds a bool that is neither 0 nor 1"
-        )
+        raise WireError("range", f"array {message.name!r} holds a bool that is neither 0 nor 1")
     try:
         return np.ndarray(shape, dtype, data)
     except ValueError as error:  # an empty array whose other axes numpy cannot count
-        raise WireError("tensor", f"array {message.name[:80]!r}: {error}") from None
+        raise WireError("tensor", f"array {message.name!r}: {error}") from None
 
 
 def _decompress(message: tensor_pb2.Tensor, size: int) -> bytes:
@@ -125,7 +121,7 @@ def _decompress(message: tensor_pb2.Tensor, size: int) -> bytes:
         case tensor_pb2.COMPRESSION_ZSTD:
             return _decompress_zstd(message, size)
         case _:
-            raise WireError("tensor", f"array {message.name[:80]!r}: unknown compression")
+            raise WireError("tensor", f"array {message.name!r}: unknown compression")
 
 
 def _decompress_zstd(message: tensor_pb2.Tensor, size: int) -> bytes:
@@ -133,9 +129,7 @@ def _decompress_zstd(message: tensor_pb2.Tensor, size: int) -> bytes:
     try:
         # The library allocates what the frame says, whatever the limit it is given.
         if zstandard.frame_content_size(data) != size:
-            raise WireError(
-                "tensor", f"array {message.name[:80]!r} does not unpack to {size} bytes"
-            )
+            raise WireError("tensor", f"array {message.name!r} does not unpack to {size} bytes")
         return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise WireError("tensor", f"array {message.name[:80]!r}: {error}") from None
+        raise WireError("tensor", f"array {message.name!r}: {error}") from None

@@ -66,9 +66,9 @@ def _check_origin(unroll: Unroll, expectation: Expectation) -> None:
         ("policy", header.policy, expectation.policy),
     ):
         if found != expected:
-            raise WireError(reason, f"{reason} {found[:80]!r}, expected {expected!r}")
+            raise WireError(reason, f"{reason} {found!r}, expected {expected!r}")
     if not _MEMBER.fullmatch(header.member):
-        raise WireError("range", f"member {header.member[:80]!r} is no id that a server issues")
+        raise WireError("range", f"member {header.member!r} is no id that a server issues")
     if header.sequence < 1:
         raise WireError("range", f"sequence {header.sequence}, they count from 1")
 
@@ -102,7 +102,7 @@ def _check_form(unroll: Unroll, expectation: Expectation) -> None:
         sizes = {action.name: (np.float32, (action.parameters,)) for action in spec.action}
         _expect_group("distribution", unroll.distribution, sizes, rows)
     for name, extra in unroll.extras.items():
-        _expect(f"extra {name[:80]}", extra, extra.dtype, (*rows, *extra.shape[2:]))
+        _expect(f"extra {name}", extra, extra.dtype, (*rows, *extra.shape[2:]))
     if (unroll.action_mask is not None) != spec.action_mask:
         raise WireError("spec", "an action mask" if not spec.action_mask else "no action mask")
     if unroll.action_mask is not None:
@@ -122,7 +122,7 @@ def _check_values(unroll: Unroll, spec: EnvironmentSpec) -> None:
         ("extra", unroll.extras),
     ):
         for name, array in group.items():
-            _expect_finite(f"{kind} {name[:80]}", array)
+            _expect_finite(f"{kind} {name}", array)
     for observation in spec.observation:
         _check_observation(observation, unroll.obs[observation.name])
     for action in spec.action:
@@ -203,7 +203,7 @@ def _expect_group(
     lead: tuple[int, ...],
 ) -> None:
     if arrays.keys() != expected.keys():
-        found = sorted(name[:80] for name in arrays)
+        found = sorted(arrays)
         raise WireError("spec", f"{kind}: arrays {found}, expected {sorted(expected)}")
     for name, (dtype, shape) in expected.items():
         _expect(f"{kind} {name}", arrays[name], dtype, (*lead, *shape))

@@ -47,7 +47,7 @@ class Cluster:
     ) -> None:
         self.patience = patience
         self._stuck_at = stuck_at
-        self._when = folder / "stuck"
+        self._folder = folder
         directory = RunDirectory(folder / "run")
         directory.path.mkdir()
         endless = ("stop.return_mean=null", "stop.frames=null")
@@ -59,9 +59,10 @@ class Cluster:
         self._supervisor = Supervisor(found, RestartRule(first_seconds=0.1))
         self._channel = connect(Settings(server=parse_address(addresses.server)))
 
-    def get_stuck(self) -> None:
-        """From now on whoever comes by waits for ever."""
-        self._when.touch()
+    def get_stuck(self, name: str) -> None:
+        """From now on it waits for ever, and its liveness is red."""
+        self._sign(name).touch()
+        eventually(lambda: not self.alive(name), 60)
 
     def alive(self, name: str) -> bool:
         return self._check(name, LIVENESS)
@@ -106,12 +107,15 @@ class Cluster:
             **program.environment,
             "PRONK_HEALTH_LISTEN": f"127.0.0.1:{self._ports[program.name]}",
             "PATIENCE": str(self.patience),
-            "STUCK_WHEN": str(self._when),
+            "STUCK_WHEN": str(self._sign(program.name)),
             "STUCK_AT": self._stuck_at.get(program.name, ""),
         }
         script = str(Path(__file__).with_name("impatient.py"))
         after = program.command[program.command.index("pronk.cli.main") + 1 :]
         return replace(program, environment=environment, command=(sys.executable, script, *after))
+
+    def _sign(self, name: str) -> Path:
+        return self._folder / f"{name} is stuck"
 
     def _check(self, name: str, service: str) -> bool:
         with grpc.insecure_channel(f"127.0.0.1:{self._ports[name]}") as channel:
@@ -131,8 +135,9 @@ def test_deadlocks_turn_red_who_is_in_one(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, 6.0, stuck_at=IN_THE_LOOP)
     with cluster.running():
         cluster.stay_alive(SERVICES, 1)
-        cluster.get_stuck()
-        eventually(lambda: not any(cluster.alive(name) for name in IN_THE_LOOP), 30)
+        # In this order: who waits for a neighbour that is stuck comes by no more, and is alive.
+        for name in (ACTOR, LEARNER, SERVER):
+            cluster.get_stuck(name)
         cluster.stay_alive({OTHER}, cluster.patience)
         assert not any(cluster.alive(name) for name in IN_THE_LOOP)
 
@@ -150,8 +155,7 @@ def test_deadlocks_turn_red_who_is_in_one(tmp_path: Path) -> None:
 def test_a_deadlock_turns_no_other_process_red(tmp_path: Path, name: str, where: str) -> None:
     cluster = Cluster(tmp_path, 10.0, stuck_at={name: where})
     with cluster.running():
-        cluster.get_stuck()
-        eventually(lambda: not cluster.alive(name), 60)
+        cluster.get_stuck(name)
         cluster.stay_alive(SERVICES - {name}, 1.5 * cluster.patience)
         assert not cluster.alive(name)
 
@@ -178,6 +182,5 @@ def test_a_learner_that_cannot_say_that_it_is_finished_is_alive(tmp_path: Path) 
     said = "pronk_param_server.registry:Registry.SetRunState"
     cluster = Cluster(tmp_path, 10.0, "stop.seconds=15", stuck_at={SERVER: said})
     with cluster.running():
-        cluster.get_stuck()
-        eventually(lambda: not cluster.alive(SERVER), 60)
+        cluster.get_stuck(SERVER)
         cluster.stay_alive(SERVICES - {SERVER}, 1.5 * cluster.patience)

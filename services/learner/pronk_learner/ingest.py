@@ -15,7 +15,6 @@ from pronk.wire.validate import Expectation, check
 
 _READ_ENTRIES = 8
 _BLOCK_MS = 200
-_DETAIL_CHARACTERS = 500
 
 
 class Ingest:
@@ -73,8 +72,9 @@ class Ingest:
         self._untold[error.reason] += 1
         if self._reminders[error.reason].due():
             count = self._untold.pop(error.reason)
-            detail = str(error)[:_DETAIL_CHARACTERS]
-            logs.get().warning("unroll_refused", reason=error.reason, detail=detail, count=count)
+            logs.get().warning(
+                "unroll_refused", reason=error.reason, detail=str(error), count=count
+            )
 
     def _take(self, entry: Entry) -> None:
         try:
