@@ -6,7 +6,8 @@ Everything happens in scratch worktrees of the newest commit whose packages are 
 the installed ones; nobody's files are touched. Results are kept in `docs/proof.json` after every
 line and shown in `docs/proof.md`; a line whose inputs have not changed since it was proved is not
 run again. `proof.py [ID …]` runs only those lines; `--again` runs them in any case; `--jobs N` runs
-N lines side by side, except those that measure time, which come last and alone.
+N lines side by side, except those that measure time, which come last and alone. Proofs of different
+lines may go on beside each other: each adds its results to what is there.
 """
 
 import argparse
@@ -299,8 +300,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     if unknown := set(options.ids) - {line.id for line in lines}:
         parser.error(f"no such line: {', '.join(sorted(unknown))}")
     store = root / "docs" / "proof.json"
-    stored = json.loads(store.read_text())["lines"] if store.exists() else []
-    results = {each["id"]: Result(**each) for each in stored}
+    results = _read(store)
     chosen = [line for line in lines if not options.ids or line.id in options.ids]
     if git(root, "status", "--porcelain", "--untracked-files=no"):
         print("uncommitted changes take no part: what is proved is the newest commit")
@@ -309,7 +309,8 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
         print(f"{len(chosen) - len(todo)} lines are proved already, {len(todo)} to go", flush=True)
 
         def done(result: Result) -> None:
-            results[result.id] = result
+            # Another proof may have written meanwhile.
+            results.update(_read(store) | {result.id: result})
             _tell(result)
             _write(tree, store, lines, results)
 
@@ -330,6 +331,11 @@ def _tell(result: Result) -> None:
     for each in result.sabotage:
         print(f"  {each['what']} → {'red' if each['red'] else 'NOT RED'}: {each['shows']}")
     sys.stdout.flush()
+
+
+def _read(store: Path) -> dict[str, Result]:
+    stored = json.loads(store.read_text())["lines"] if store.exists() else []
+    return {each["id"]: Result(**each) for each in stored}
 
 
 def _write(tree: Path, store: Path, lines: list[Line], results: dict[str, Result]) -> None:

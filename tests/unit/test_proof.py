@@ -169,6 +169,20 @@ def test_chosen_lines_keep_the_results_of_others(proof, project):
     assert stored(project).keys() == {"sum", "other"}
 
 
+def test_proofs_beside_each_other_keep_each_others_results(proof, project, monkeypatch):
+    table(project, LINE, LINE | {"id": "other"})
+    prove = proof.prove
+
+    def beside(root, tree, line):
+        if line.id == "sum":
+            assert proof.main(["other"], project) == 0
+        return prove(root, tree, line)
+
+    monkeypatch.setattr(proof, "prove", beside)
+    assert proof.main(["sum"], project) == 0
+    assert set(stored(project)) == {"sum", "other"}
+
+
 def test_what_a_line_makes_for_the_project_is_kept(proof, project):
     table(project, LINE | {"command": "mkdir docs; echo picture > docs/curve.txt; python check.py",
                            "keep": ["docs/curve.txt"]})  # fmt: skip
