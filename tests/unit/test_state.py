@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from param_servers import SPEC
 from pronk_param_server.members import LEASE_SECONDS
@@ -259,6 +259,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
+@example([Step("grant"), Step("publish", 2), Step("kill"), Step("grant")])
 def test_no_history_uses_a_number_twice(steps: list[Step]) -> None:
     """Over grants, publishing, crashes and clean restarts: epochs rise, floors cover the past."""
     disk = Disk()
