@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: help install demo compose-demo test proof lint proto bench images secrets clean
+.PHONY: FORCE help install demo compose-demo test proof lint proto bench images secrets clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -87,9 +87,16 @@ clean: ## remove .venv and caches; runs/ stays
 	@$(BIN)/pip install -qq --editable '.[local]'
 	@touch $@
 
-.venv/torch: .venv/pyvenv.cfg constraints.txt scripts/install_torch.sh
-	@./scripts/install_torch.sh $(BIN)/pip $(TORCH_INDEX)
+.venv/torch: .venv/torch-index constraints.txt scripts/install_torch.sh
+	@./scripts/install_torch.sh $(BIN)/pip "$$(cat .venv/torch-index)"
 	@touch $@
+
+# The index that was asked for last; it changes when another one is named.
+.venv/torch-index: .venv/pyvenv.cfg FORCE
+	@[ -e $@ ] || : > $@
+	@[ -z "$(TORCH_INDEX)" ] || [ "$$(cat $@)" = "$(TORCH_INDEX)" ] || echo "$(TORCH_INDEX)" > $@
+
+FORCE:
 
 .venv/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

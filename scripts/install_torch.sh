@@ -15,10 +15,11 @@ install() {
     "$pip" install -qq --no-deps "$@" torch
 }
 
+# A build that is there satisfies the pin, whatever it was built for: an index that is named wins.
 if [ -d "$index" ]; then
-    install --no-index --find-links "$index"
+    install --force-reinstall --no-index --find-links "$index"
 elif [ -n "$index" ]; then
-    install --index-url "$index"
+    install --force-reinstall --index-url "$index"
 elif ! install --no-index 2>/dev/null; then
     install --retries 0 --timeout 15 --extra-index-url "$cpu_index"
 fi

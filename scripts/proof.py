@@ -7,7 +7,8 @@ the installed ones; nobody's files are touched. Results are kept in `docs/proof.
 line and shown in `docs/proof.md`; a line whose inputs have not changed since it was proved is not
 run again. `proof.py [ID …]` runs only those lines; `--again` runs them in any case; `--jobs N` runs
 N lines side by side, except those that measure time, which come last and alone. Proofs of different
-lines may go on beside each other: each adds its results to what is there.
+lines may go on beside each other (but not beside one that measures time): each adds its results to
+what is there.
 """
 
 import argparse

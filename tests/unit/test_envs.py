@@ -164,6 +164,8 @@ def test_minatar_and_minigrid(made):
     assert minatar.spec.observation == (specs.ArraySpec("default", "bool", (10, 10, 4), 0, 1),)
     for _, result in play(minatar, 30):
         assert result.obs["default"].dtype == np.bool_
+    alone = gymnasium.make("MinAtar/Breakout-v0").unwrapped
+    assert alone.game.sticky_action_prob == 0.1, "actions stick as MinAtar has them"
     minigrid = made(id="MiniGrid-DoorKey-5x5-v0")
     assert [array.name for array in minigrid.spec.observation] == ["direction", "image"]
     image = made(id="MiniGrid-DoorKey-5x5-v0", wrappers=[{"id": "minigrid.wrappers:ImgObsWrapper"}])

@@ -48,7 +48,7 @@ def test_without_one_cpu_builds_are_asked_for_once_and_briefly(asked):
 def test_a_url_is_where_to_look(asked):
     (call,) = asked("https://example.com/cu130", local_wheel=True)
 
-    assert "--index-url https://example.com/cu130" in call
+    assert "--force-reinstall --index-url https://example.com/cu130" in call
 
 
 def test_a_folder_is_where_to_look(asked, tmp_path):
@@ -61,3 +61,18 @@ def test_torch_comes_alone(asked):
     for call in asked(local_wheel=False):
         assert "--no-deps" in call
         assert call.endswith(" torch")
+
+
+def test_make_asks_again_when_another_index_is_named(tmp_path):
+    """Once for each index; whoever names none keeps what is there."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / ".venv/pyvenv.cfg").touch()
+    (tmp_path / "constraints.txt").touch()
+    (tmp_path / "Makefile").write_text((SCRIPT.parents[1] / "Makefile").read_text())
+    (tmp_path / "scripts/install_torch.sh").write_text('#!/bin/sh\necho "asked $2" >> log\n')
+    (tmp_path / "scripts/install_torch.sh").chmod(0o755)
+    for index in ((), ("TORCH_INDEX=one",), ("TORCH_INDEX=one",), (), ("TORCH_INDEX=two",)):
+        subprocess.run(["make", "-s", ".venv/torch", *index], cwd=tmp_path, check=True)
+
+    assert (tmp_path / "log").read_text().splitlines() == ["asked ", "asked one", "asked two"]
