@@ -19,7 +19,8 @@ DEEDS = int(os.environ.get("CHAOS_DEEDS", "100"))
 @pytest.mark.timeout(3600)
 def test_a_run_outlives_whatever_is_done_to_it(tmp_path: Path) -> None:
     # Unrolls of 64 slots are trained in parts: whoever forgets how far is found out.
-    cluster = Cluster(experiment_of("stop.frames=1", "algorithm.batch_size=48"), tmp_path)
+    in_parts = ("algorithm.batch_size=48", "buffer.max_entries=4")
+    cluster = Cluster(experiment_of("stop.frames=1", *in_parts), tmp_path)
     with Links() as links:
         chaos = Chaos(cluster, links)
         chaos.run(plan(SEED, DEEDS, list(cluster.programs)), seconds=3000)
