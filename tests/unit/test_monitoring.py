@@ -31,6 +31,7 @@ PANELS = [
     if panel["type"] != "row"
 ]
 JOBS = {"actor", "learner", "param-server"}
+RUNNING = 'pronk_run_running{job="param-server"}'
 NAME = re.compile(r"\b(?:pronk|process)[_:]\w+")
 
 
@@ -206,7 +207,7 @@ def test_the_rule_s_verdict_is_that_of_the_command_line(tmp_path: Path) -> None:
     test = {
         "interval": "10s",
         "input_series": [
-            {"series": "pronk_run_running", "values": f"1x{len(pairs) * samples}"},
+            {"series": RUNNING, "values": f"1x{len(pairs) * samples}"},
             *({"series": name, "values": rising(by, samples)} for name, by in series.items()),
         ],
         "promql_expr_test": [
