@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import prometheus_client
 import pytest
@@ -134,6 +135,12 @@ def test_a_panel_explains_itself(panel) -> None:
     assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
 
 
+def test_headlines_of_several_values_name_them() -> None:
+    """Grafana's `auto` names values where there is more than one, and `value` never does."""
+    headlines = [panel for p in PANELS if (panel := p.values[0])["type"] == "stat"]
+    assert {panel["options"]["textMode"] for panel in headlines} == {"auto"}
+
+
 def test_the_verdict_is_shown_in_the_words_of_the_command_line() -> None:
     shown = [
         panel["fieldConfig"]["defaults"]["mappings"][0]["options"]
@@ -224,20 +231,51 @@ def test_the_rule_s_verdict_is_that_of_the_command_line(tmp_path: Path) -> None:
             for number, (waiting, blocked) in enumerate(pairs, 1)
         ],
     }
-    settings = {
-        "rule_files": [str(PROMETHEUS / "rules" / "pronk.yml")],
-        "evaluation_interval": "10s",
-        "tests": [test],
+    promtool_finds(test, tmp_path)
+
+
+@needs("promtool")
+def test_targets_up_are_none_where_a_job_is_gone(tmp_path: Path) -> None:
+    """With targets found by DNS, those of what is gone are forgotten, and so may be a job."""
+    (shown,) = [p for param in PANELS if (p := param.values[0])["title"] == "Targets up"]
+    expected = {"actors": 2, "learners": 0, "servers": 0}
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": 'up{job="actor", instance="a"}', "values": "1x9"},
+            {"series": 'up{job="actor", instance="b"}', "values": "1x9"},
+            {"series": 'up{job="actor", instance="c"}', "values": "0x9"},
+            {"series": 'up{job="learner", instance="d"}', "values": "1x2 stale"},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": target["expr"],
+                "eval_time": "9m",
+                "exp_samples": [{"labels": "{}", "value": expected.pop(target["legendFormat"])}],
+            }
+            for target in shown["targets"]
+        ],
     }
-    file = tmp_path / "verdicts.yml"
-    file.write_text(yaml.safe_dump(settings))
-    promtool("test", "rules", str(file))
+    assert not expected
+    promtool_finds(test, tmp_path)
 
 
 def rising(slopes: list[int], samples: int) -> str:
     """A counter that rises by each slope in turn, for so many samples."""
     steps = (slope for slope in slopes for _ in range(samples))
     return " ".join(map(str, itertools.accumulate(steps, initial=0)))
+
+
+def promtool_finds(test: dict[str, Any], folder: Path) -> None:
+    """Run a test of promtool's with our rules."""
+    settings = {
+        "rule_files": [str(PROMETHEUS / "rules" / "pronk.yml")],
+        "evaluation_interval": "10s",
+        "tests": [test],
+    }
+    file = folder / "test.yml"
+    file.write_text(yaml.safe_dump(settings))
+    promtool("test", "rules", str(file))
 
 
 def promtool(*arguments: str) -> str:
