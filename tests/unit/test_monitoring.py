@@ -185,20 +185,6 @@ def test_promtool_finds_rules_and_their_tests_good() -> None:
     promtool("test", "rules", str(tests))
 
 
-@needs("amtool")
-def test_amtool_finds_alertmanager_s_settings_good() -> None:
-    file = str(MONITORING / "alertmanager" / "alertmanager.yml")
-    done = subprocess.run(["amtool", "check-config", file], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_inhibitions_name_alerts_that_are_there() -> None:
-    settings = yaml.safe_load((MONITORING / "alertmanager" / "alertmanager.yml").read_text())
-    for rule in settings["inhibit_rules"]:
-        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
-            assert matcher.removeprefix("alertname = ") in ALERTS
-
-
 @needs("promtool")
 def test_the_rule_s_verdict_is_that_of_the_command_line(tmp_path: Path) -> None:
     """For shares on both sides of every threshold, one pair after another."""
