@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_server import needs
-from render_dashboards import dashboards, queried
+from render_dashboards import dashboards, queried, shows_names
 
 from pronk.cli.vitals import VERDICTS, bottleneck
 from pronk.telemetry import metrics
@@ -139,6 +139,8 @@ def test_headlines_of_several_values_name_them() -> None:
     """Grafana's `auto` names values where there is more than one, and `value` never does."""
     headlines = [panel for p in PANELS if (panel := p.values[0])["type"] == "stat"]
     assert {panel["options"]["textMode"] for panel in headlines} == {"auto"}
+    assert [shows_names(headlines[0], values) for values in (1, 2)] == [False, True]
+    assert not shows_names({"options": {"textMode": "value"}}, 2), "drawn as Grafana would"
 
 
 def test_the_verdict_is_shown_in_the_words_of_the_command_line() -> None:
