@@ -98,6 +98,7 @@ def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["bench", "cluster", "x.yaml", "--json", "no/where"], "--json no/where"),
         (["status", "--jason"], "--jason"),
         (["learner"], "Missing option '--config'"),
+        (["actor", "--config", "x.yaml", "--role", "serve"], "not one of 'train', 'evaluate'"),
         (["actor", "--config", "nowhere.yaml"], "cannot read experiment nowhere.yaml"),
         (["param-server", "--config", "nowhere.yaml"], "cannot read experiment nowhere.yaml"),
     ],
