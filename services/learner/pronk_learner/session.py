@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from pronk.policy.bundle import remove
+from pronk.policy.folders import keep_newest
 from pronk.telemetry import logs, metrics
 from pronk.transport.cluster import cut_release, leave_report, set_run_state
 from pronk.transport.health import Health
@@ -156,12 +156,9 @@ class Session:
         bundle = self._publisher.newest
         if bundle is None:
             return
-        folder = self._assignment.folder / "policies"
-        name = f"{self._assignment.policy}-{bundle.manifest.number}"
-        bundle.save(folder / name)
-        stale = sorted(folder.glob(f"{self._assignment.policy}-*"), key=lambda p: p.stat().st_mtime)
-        for path in stale[: -self._assignment.experiment.learner.checkpoints_kept]:
-            remove(path)
+        folder, policy = self._assignment.folder / "policies", self._assignment.policy
+        bundle.save(folder / f"{policy}-{bundle.manifest.number}")
+        keep_newest(folder, policy, self._assignment.experiment.learner.checkpoints_kept)
 
     def _write_report(self, reason: str | None) -> None:
         # matplotlib takes a second to import: not while actors wait for a first version.
