@@ -21,7 +21,7 @@ def first_generation() -> Program | None:
     return (found,)
 
 
-def second_generation() -> Program:
+def second_generation() -> Program | None:
     """Compose 2, written in Go: Docker's plugin, else the binary inside of a Python package.
 
     The package's wrapper hides failures.
@@ -29,8 +29,8 @@ def second_generation() -> Program:
     if DOCKER and _answers(DOCKER, "compose", "version"):
         return (DOCKER, "compose")
     spec = find_spec("compose")
-    assert spec is not None
-    assert spec.origin is not None
+    if spec is None or spec.origin is None:
+        return None
     return (str(Path(spec.origin).with_name("docker-compose")),)
 
 

@@ -32,7 +32,7 @@ def config(generation: Generation, *files: str | Path, **variables: str) -> dict
     """The whole cluster as Compose understands it."""
     program = generation()
     if program is None:
-        pytest.skip("Compose 1 (docker-compose of Debian 12) is not installed")
+        pytest.skip("this generation of Compose is not installed")
     named = [word for file in ("docker-compose.yml", *files) for word in ("--file", str(file))]
     shown = subprocess.run(
         [*program, *named, "config"],
@@ -207,5 +207,7 @@ def test_images_are_built_as_we_say(path: Path) -> None:
 
 def test_the_linter_of_dockerfiles_is_content() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("hadolint has no build for this machine")
     done = subprocess.run([hadolint, *DOCKERFILES], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout
