@@ -205,6 +205,14 @@ def test_images_are_built_as_we_say(path: Path) -> None:
     assert text.count("FROM python:3.11-slim-bookworm") == 2
 
 
+def test_no_image_asks_for_a_volume_that_has_no_name(services: dict[str, Any]) -> None:
+    """Docker makes one with every container otherwise, and few remember to remove them."""
+    for path in DOCKERFILES:
+        asked = set(re.findall(r"^VOLUME (.*)$", path.read_text(), re.MULTILINE))
+        volumes = services[path.parent.name.replace("_", "-")]["volumes"]
+        assert asked == {each["target"] for each in volumes if each["type"] == "volume"}, path
+
+
 def test_the_linter_of_dockerfiles_is_content() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     if not hadolint.exists():
