@@ -11,16 +11,17 @@ KEYS = {
     *("frames", "steps", "seconds", "steps_per_second", "episodes", "return_mean_last_100"),
     *("stop_reason", "learner_updates", "mean_lag"),
 }
-FILES = ("config.yaml", "metrics.jsonl", "curve.png", "checkpoints", "policies", "logs")
+FILES = (
+    *("config.yaml", "metrics.jsonl", "curve.png", "events.*"),
+    *("checkpoints/*", "policies/*", "logs/*"),
+)
 
 
 def faults(run: Path) -> list[str]:
     """What is wrong with a finished run; nothing, when all is well."""
     goal = load(run / "config.yaml").stop.return_mean
     summary = json.loads((run / "summary.json").read_text())
-    found = [f"{name} is not there" for name in FILES if not (run / name).exists()]
-    empty = (name for name in ("policies", "logs") if not list((run / name).glob("*")))
-    found += [f"{name} is empty" for name in empty]
+    found = [f"{name} is not there" for name in FILES if not list(run.glob(name))]
     if summary.keys() != KEYS:
         found.append(f"summary.json: other keys than expected: {sorted(summary.keys() ^ KEYS)}")
     elif goal is not None and not reached(summary["return_mean_last_100"], goal):

@@ -157,7 +157,7 @@ def _options(kind: str, one: dict[str, Any]) -> dict[str, Any]:
         return {
             "colorMode": "background",
             "graphMode": "none",
-            "textMode": "value" if len(one["queries"]) == 1 else "value_and_name",
+            "textMode": "auto",  # names where there is more than one value
             "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         }
     legend = {"displayMode": "list", "placement": "bottom", "showLegend": True}

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pronk.config import Experiment
 from pronk.config.load import fixed_keys
 from pronk.config.schema import PolicyConfig, WrapperConfig
+from pronk.config.torsos import TORSOS
 from pronk.telemetry import metrics
 from pronk.transport.settings import Settings
 
@@ -94,11 +95,14 @@ def _sections() -> Iterator[str]:
             yield _section(name, info.annotation, free)
             if name == "env":
                 yield _section("env.wrappers[]", WrapperConfig, {})
+            if name == "network":
+                for torso, model in TORSOS.items():
+                    yield _section("network.kwargs", model, {}, of=f" of {torso}")
 
 
-def _section(name: str, model: type[BaseModel], free: dict[str, bool]) -> str:
+def _section(name: str, model: type[BaseModel], free: dict[str, bool], *, of: str = "") -> str:
     doc = " ".join((model.__doc__ or "").split())
-    return f"\n## {name}\n\n{doc}\n\n" + HEADER + "".join(_rows(model, f"{name}.", free))
+    return f"\n## {name}{of}\n\n{doc}\n\n" + HEADER + "".join(_rows(model, f"{name}.", free))
 
 
 def _rows(model: type[BaseModel], prefix: str, free: dict[str, bool]) -> Iterator[str]:

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Build the three images and print what each adds to its base.
-# usage: images.sh [OPTION OF docker build…]
+# usage: images.sh [OPTION OF docker build…]     COMMIT: what they say they are made of
 set -eu
 cd "$(dirname "$0")/.."
 base=python:3.11-slim-bookworm
-commit=$(git rev-parse HEAD 2>/dev/null || true)
+commit=${COMMIT:-$(git rev-parse HEAD 2>/dev/null || true)}
 for service in param_server actor learner; do
     docker build --quiet --build-arg "COMMIT=$commit" --file "services/$service/Dockerfile" \
         --tag "pronk-$(echo "$service" | tr _ -):local" "$@" . >/dev/null

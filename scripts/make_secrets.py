@@ -1,9 +1,11 @@
 """Make what docker-compose.secure.yml needs: certificates, tokens and passwords, in secrets/.
 
 The folder is for you alone. What lies in a role's folder is mounted into its containers, whose
-users are others: they may read it.
+users are others: they may read it. PRONK_PORT is where you reach the parameter server, as in
+docker-compose.yml.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,7 +24,7 @@ def main() -> int:
         return 1
     make(
         FOLDER.resolve(),
-        server="localhost:50051",
+        server=f"localhost:{os.environ.get('PRONK_PORT') or 50051}",
         names=("param-server", "localhost", "127.0.0.1"),
         buffer_url=f"rediss://{{user}}@redis:6379/0?ssl_ca_certs={MOUNTED_AT}/ca.crt",
         buffer_names=("redis",),

@@ -39,6 +39,8 @@ INPUTS = ("pronk", "services", "constraints.txt")
 """What a line rests on unless it says so, beside the files that its command names, the configs and
 what tests share."""
 RED = 1
+_SHOWN_CHARACTERS = 10_000
+"""Of the output of a line that is red, for whoever must find out why."""
 STOPPING = threading.Event()
 """Set when the proof is told to end: nothing more is started."""
 
@@ -77,6 +79,7 @@ class Outcome:
     status: int
     shows: str
     seconds: float
+    output: str = field(repr=False)
 
 
 @dataclass
@@ -158,7 +161,8 @@ def run(tree: Path, command: str, minutes: float, **variables: str) -> Outcome:
         output.seek(0)
         text = output.read().decode(errors="replace")
     lines = [each.strip(" =") for each in text.splitlines() if each.strip(" =")]
-    return Outcome(status, lines[-1] if lines else "", round(time.monotonic() - start, 1))
+    shows, seconds = lines[-1] if lines else "", round(time.monotonic() - start, 1)
+    return Outcome(status, shows, seconds, text)
 
 
 def _wait(process: subprocess.Popen[bytes], deadline: float) -> int:
@@ -176,7 +180,7 @@ def try_sabotage(tree: Path, line: Line, sabotage: Sabotage) -> dict[str, Any]:
     source = path.read_text(encoding="utf-8") if path.is_file() else ""
     command = sabotage.command or line.command
     if source.count(sabotage.search) != 1:
-        outcome = Outcome(0, f"{sabotage.file} does not hold the text to change once", 0.0)
+        outcome = Outcome(0, f"{sabotage.file} does not hold the text to change once", 0.0, "")
     else:
         path.write_text(source.replace(sabotage.search, sabotage.replace), encoding="utf-8")
         try:
@@ -184,7 +188,11 @@ def try_sabotage(tree: Path, line: Line, sabotage: Sabotage) -> dict[str, Any]:
             outcome = run(tree, command, line.minutes, PYTEST_ADDOPTS="--exitfirst")
         finally:
             path.write_text(source, encoding="utf-8")
-    return {"what": sabotage.what, "red": outcome.status == RED} | asdict(outcome)
+    red = outcome.status == RED
+    return {
+        "what": sabotage.what, "red": red, "status": outcome.status,
+        "shows": outcome.shows, "seconds": outcome.seconds,
+    }  # fmt: skip
 
 
 def try_sabotages(tree: Path, line: Line) -> Iterator[dict[str, Any]]:
@@ -204,6 +212,8 @@ def prove(root: Path, tree: Path, line: Line) -> Result:
     outcome = run(tree, line.command, line.minutes)
     proved = outcome.status == 0
     tried = []
+    if not proved:
+        print(outcome.output[-_SHOWN_CHARACTERS:], flush=True)
     if proved:
         for name in line.keep:
             (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -154,8 +154,11 @@ def _stat(
 ) -> None:
     left, bottom, width, height = box
     defaults = panel["fieldConfig"]["defaults"]
-    named = panel["options"]["textMode"] == "value_and_name" or len(lines) > 1
     shown = lines or [Line("", [0.0], [math.nan])]
+    named = shows_names(panel, len(shown))
+    if len(shown) > 1:  # the title stands above all of them
+        _frame(figure, box, panel)
+        height -= 0.4 / figure.get_figheight()
     for index, line in enumerate(shown):
         text, colour = _words(defaults, line.values[-1])
         part = width / len(shown)
@@ -173,10 +176,17 @@ def _stat(
             figure.text(
                 x, bottom + height * 0.12, line.legend, color="white", ha="center", va="center"
             )
-    top = bottom + height - 0.22 / figure.get_figheight()
-    figure.text(
-        left + 0.004, top, panel["title"], size=10, weight="bold", va="center", color="white"
-    )
+    if len(shown) == 1:
+        top = bottom + height - 0.22 / figure.get_figheight()
+        figure.text(
+            left + 0.004, top, panel["title"], size=10, weight="bold", va="center", color="white"
+        )
+
+
+def shows_names(panel: Mapping[str, Any], values: int) -> bool:
+    """Whether Grafana writes the names of so many values beside them."""
+    mode = panel["options"]["textMode"]
+    return mode == "value_and_name" or (mode == "auto" and values > 1)
 
 
 def _axes(figure: Figure, box: tuple[float, ...], window: Window, below: float) -> Axes:
@@ -186,9 +196,9 @@ def _axes(figure: Figure, box: tuple[float, ...], window: Window, below: float) 
     axes = figure.add_axes(
         (
             left + 1.2 / wide,
-            bottom + (0.28 + below) / high,
+            bottom + (0.34 + below) / high,
             width - 1.35 / wide,
-            height - (0.7 + below) / high,
+            height - (0.76 + below) / high,
         )
     )
     axes.set_xlim(window.start, window.end)
@@ -197,6 +207,7 @@ def _axes(figure: Figure, box: tuple[float, ...], window: Window, below: float) 
     axes.set_xticks([window.start + tick for tick in range(0, int(seconds) + 1, between)])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: _clock(t - window.start)))
     axes.tick_params(length=0, colors=FAINT, labelsize=8, pad=5)
+    axes.tick_params(axis="x", pad=10)  # the lowest number stands above the first time
     for spine in axes.spines.values():
         spine.set_visible(False)
     return axes

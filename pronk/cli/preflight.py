@@ -15,6 +15,7 @@ from pronk.cli.scratch import scratch
 from pronk.config import Experiment
 from pronk.config.experiment import unrolls_needed
 from pronk.errors import Misconfigured
+from pronk.nets import builtin
 from pronk.wire.entries import groups, slot_bytes
 from pronk.wire.spec import EnvironmentSpec
 
@@ -90,22 +91,24 @@ def check_device(experiment: Experiment) -> None:
 
 
 def check_networks(experiment: Experiment, spec: EnvironmentSpec) -> None:
-    """See that networks of the user's own can be built and become policies.
+    """See that the networks can be built, and that those of the user's own become policies.
 
-    The built-in ones do: they are spared the seconds that torch takes to import.
+    Of a built-in one that takes no torch, and the seconds of its import are spared.
 
     Raises:
         Misconfigured: one can not; for a network that does not export, it names the operator.
     """
-    own = [name for name in experiment.policies if ":" in experiment.network_of(name).id]
+    networks = {name: experiment.network_of(name) for name in experiment.policies}
+    own = {name: network for name, network in networks.items() if ":" in network.id}
+    for name in networks.keys() - own.keys():
+        builtin.arguments(spec.observation, networks[name])
     if not own:
         return
     from pronk.nets.network import build
     from pronk.policy.export import Exporter
 
-    for policy in own:
-        network = build(spec, experiment.network_of(policy))
-        Exporter(network, policy, engine=experiment.actor.engine)
+    for policy, network in own.items():
+        Exporter(build(spec, network), policy, engine=experiment.actor.engine)
 
 
 def _wait(process: Process, stop: threading.Event) -> int | None:

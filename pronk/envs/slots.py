@@ -1,5 +1,6 @@
 """What an actor steps: N environment slots behind one interface."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -92,3 +93,10 @@ class Recorder(SlotEnv, Protocol):
 
     def render(self) -> NDArray[np.uint8]:
         """What it looks like now, [H, W, 3]."""
+
+
+def joined(parts: Sequence[Arrays]) -> Arrays:
+    """Actions of neighbouring slots side by side, {name: [N, …]}."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

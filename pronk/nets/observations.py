@@ -7,39 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pronk.nets.images import channels_first, image_size, is_image
 from pronk.wire.spec import ArraySpec
 
 _ONE_HOT_LIMIT = 4096
-_SMALLEST_PLANE = 16
 _SMALLEST_PICTURE = 32
 _LARGEST_CODE = 10.0
-
-
-def is_image(array: ArraySpec) -> bool:
-    """An image has three axes, or two of which none is short (a grey frame)."""
-    if len(array.shape) == 2:
-        return min(array.shape) >= _SMALLEST_PLANE
-    return len(array.shape) == 3
-
-
-def image_size(array: ArraySpec) -> tuple[int, int, int]:
-    """(channels, height, width) of an image.
-
-    Three axes are channels-first where the first is the shortest, else channels-last: (4, 84, 84)
-    is a stack of four frames, (7, 7, 3) and (10, 10, 10) have their channels last.
-    """
-    if len(array.shape) == 2:
-        return 1, *array.shape
-    if _channels_first(array):
-        return array.shape[0], array.shape[1], array.shape[2]
-    return array.shape[2], array.shape[0], array.shape[1]
 
 
 def to_image(array: ArraySpec, obs: Tensor, scale: float | None = None) -> Tensor:
     """[M, *shape] → [M, C, H, W] float; integers are multiplied by `scale`."""
     if len(array.shape) == 2:
         obs = obs.unsqueeze(1)
-    elif not _channels_first(array):
+    elif not channels_first(array):
         obs = obs.permute(0, 3, 1, 2)
     return _to_float(array, obs, scale)
 
@@ -67,10 +47,6 @@ def to_vector(
         else:
             parts.append(_to_float(array, flat, scale))
     return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-
-
-def _channels_first(array: ArraySpec) -> bool:
-    return array.shape[0] < min(array.shape[1:])
 
 
 def _to_float(array: ArraySpec, obs: Tensor, scale: float | None) -> Tensor:

@@ -1,6 +1,5 @@
 """From `network.id` to a torso."""
 
-import difflib
 import inspect
 from collections.abc import Callable
 
@@ -9,6 +8,7 @@ from torch import nn
 from pronk.config.schema import NetworkConfig
 from pronk.errors import Misconfigured
 from pronk.imports import import_attribute
+from pronk.nets import builtin
 from pronk.nets.torsos import TORSOS, Observation
 
 
@@ -18,13 +18,13 @@ def build_torso(observation: Observation, config: NetworkConfig) -> tuple[nn.Mod
     Raises:
         Misconfigured: unknown id, arguments that it does not take, or observations it cannot use.
     """
-    factory = TORSOS.get(config.id) or _imported(config.id)
+    if ":" in config.id:
+        factory, kwargs = _imported(config), config.kwargs
+    else:
+        kwargs = builtin.arguments(observation, config)
+        factory = TORSOS[config.id]
     try:
-        inspect.signature(factory).bind(observation, **config.kwargs)
-    except TypeError as error:
-        raise Misconfigured(f"network.kwargs: {config.id} {error}") from None
-    try:
-        torso = factory(observation, **config.kwargs)
+        torso = factory(observation, **kwargs)
     except (TypeError, RuntimeError, ArithmeticError) as error:
         raise Misconfigured(f"network.kwargs: {config.id}: {_first_line(error)}") from error
     size = getattr(torso, "output_size", None)
@@ -35,17 +35,15 @@ def build_torso(observation: Observation, config: NetworkConfig) -> tuple[nn.Mod
     return torso, size
 
 
-def _imported(name: str) -> Callable[..., nn.Module]:
-    if ":" not in name:
-        near = difflib.get_close_matches(name, TORSOS, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise Misconfigured(
-            f"network.id: unknown network {name!r}; {hint}"
-            f"there are {', '.join(TORSOS)}, or module:Class of your own"
-        )
-    factory = import_attribute(name, "network.id")
+def _imported(config: NetworkConfig) -> Callable[..., nn.Module]:
+    """The user's own, which takes the arguments that it is to be made with."""
+    factory = import_attribute(config.id, "network.id")
     if not callable(factory):
-        raise Misconfigured(f"network.id: {name!r} is not a class")
+        raise Misconfigured(f"network.id: {config.id!r} is not a class")
+    try:
+        inspect.signature(factory).bind((), **config.kwargs)
+    except TypeError as error:
+        raise Misconfigured(f"network.kwargs: {config.id} {error}") from None
     made: Callable[..., nn.Module] = factory
     return made
 

@@ -2,7 +2,8 @@
 
 A torso is a module made by `Torso(observation, **kwargs)` from the specs of the observations. It
 takes {name: [M, …]} in the specs' dtypes, gives [M, output_size] float, and says `output_size`.
-Users bring their own by `network.id: module:Class`.
+What the arguments of these may be, and their defaults, is in `pronk.config.torsos`. Users bring
+their own by `network.id: module:Class`.
 
 Image-like observations pass convolutions; everything else is flattened and joins before the last
 layer. Images may be channels-first or channels-last. Integers are multiplied by `scale`, by default
@@ -16,9 +17,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pronk.errors import Misconfigured
+from pronk.nets.images import image_size, is_image
 from pronk.nets.initialise import orthogonal
-from pronk.nets.observations import image_size, is_image, to_image, to_vector, vector_size
+from pronk.nets.observations import to_image, to_vector, vector_size
 from pronk.wire.spec import ArraySpec
 
 Observation = tuple[ArraySpec, ...]
@@ -28,10 +29,7 @@ class MLP(nn.Module):
     """Fully connected layers with tanh over everything flattened."""
 
     def __init__(
-        self,
-        observation: Observation,
-        hidden: Sequence[int] = (64, 64),
-        scale: float | None = None,
+        self, observation: Observation, hidden: Sequence[int], scale: float | None
     ) -> None:
         super().__init__()
         self.observation, self.scale = observation, scale
@@ -57,11 +55,6 @@ class _Convolutional(nn.Module, ABC):
         self.scale = scale
         self.images = tuple(array for array in observation if is_image(array))
         self.vectors = tuple(array for array in observation if not is_image(array))
-        if not self.images:
-            raise Misconfigured(
-                f"network.id: {type(self).__name__.lower()} needs an image, but the environment "
-                "shows none; use mlp"
-            )
         self.convolutions = nn.ModuleList()
         size = vector_size(self.vectors)
         for array in self.images:
@@ -69,23 +62,13 @@ class _Convolutional(nn.Module, ABC):
             # Weights in this layout make every convolution compute in it, which is faster on
             # CPUs and GPUs alike.
             self.convolutions.append(convolution.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-            size += self._features(convolution, array)
+            with torch.no_grad():
+                size += convolution(torch.zeros(1, *image_size(array))).numel()
         self.linear = orthogonal(nn.Linear(size, hidden))
         self.output_size = hidden
 
     @abstractmethod
     def _convolution(self, channels: int) -> nn.Module: ...
-
-    def _features(self, convolution: nn.Module, array: ArraySpec) -> int:
-        try:
-            with torch.no_grad():
-                features: Tensor = convolution(torch.zeros(1, *image_size(array)))
-        except RuntimeError:
-            raise Misconfigured(
-                f"network.id: observation {array.name!r} of shape {array.shape} is too small for "
-                f"{type(self).__name__.lower()}; use minatar or mlp"
-            ) from None
-        return features.numel()
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
         """{name: [M, …]} → [M, output_size]."""
@@ -104,9 +87,9 @@ class MinAtar(_Convolutional):
     def __init__(
         self,
         observation: Observation,
-        channels: int = 16,
-        hidden: int = 128,
-        scale: float | None = None,
+        channels: int,
+        hidden: int,
+        scale: float | None,
     ) -> None:
         self.channels = channels
         super().__init__(observation, hidden, scale)
@@ -121,11 +104,6 @@ class Shallow(_Convolutional):
     With 84×84×4 observations, 18 actions, and an LSTM of 256 that is fed the last action and
     reward: 1,225,795 parameters (the paper says 1.2 million).
     """
-
-    def __init__(
-        self, observation: Observation, hidden: int = 256, scale: float | None = None
-    ) -> None:
-        super().__init__(observation, hidden, scale)
 
     def _convolution(self, channels: int) -> nn.Module:
         return nn.Sequential(
@@ -164,9 +142,9 @@ class Deep(_Convolutional):
     def __init__(
         self,
         observation: Observation,
-        sections: Sequence[int] = (16, 32, 32),
-        hidden: int = 256,
-        scale: float | None = None,
+        sections: Sequence[int],
+        hidden: int,
+        scale: float | None,
     ) -> None:
         self.sections = tuple(sections)
         super().__init__(observation, hidden, scale)
@@ -190,4 +168,4 @@ TORSOS: dict[str, type[nn.Module]] = {
     "shallow": Shallow,
     "deep": Deep,
 }
-"""The torsos that `network.id` names."""
+"""The torsos that `network.id` names; `pronk.config.torsos` has the same."""

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from pronk.errors import Misconfigured
 from pronk.policy.bundle import Bundle
+from pronk.policy.fingerprint import condense
 from pronk.policy.graph import PatchableGraph
-from pronk.policy.manifest import FINGERPRINT_COLUMNS, Manifest
+from pronk.policy.manifest import Manifest
 from pronk.wire.digest import digest
 from pronk.wire.weights import unpack
 
@@ -140,16 +141,11 @@ def check_fingerprint(engine: Engine, bundle: Bundle) -> None:
     outputs = engine.step(unpack(bundle.probe))
     for name, rows in manifest.fingerprint.items():
         expected = np.asarray(rows, np.float32)
-        if not agree(expected, columns(outputs[name])):
+        if not agree(expected, condense(outputs[name])):
             raise FingerprintMismatch(
                 f"policy {manifest.policy!r} {manifest.epoch}.{manifest.number}: output {name!r} "
                 "is not what the learner computed from these weights; not acting with it"
             )
-
-
-def columns(output: NDArray[Any]) -> NDArray[Any]:
-    """The part of an output [N, …] that a fingerprint keeps: [N, ≤ FINGERPRINT_COLUMNS]."""
-    return output.reshape(len(output), -1)[:, :FINGERPRINT_COLUMNS]
 
 
 def agree(expected: NDArray[Any], output: NDArray[Any]) -> bool:

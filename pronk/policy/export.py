@@ -11,7 +11,7 @@ from pronk.config.schema import EnvConfig
 from pronk.nets.network import PolicyNetwork
 from pronk.policy import probe, signature
 from pronk.policy.bundle import Bundle
-from pronk.policy.engine import columns
+from pronk.policy.fingerprint import condense
 from pronk.policy.manifest import Manifest
 from pronk.policy.torch_engine import call_numpy
 from pronk.policy.tracing import Graph, trace
@@ -111,7 +111,7 @@ class Exporter:
                     "has diverged; lower the learning rate"
                 )
         return {
-            name: columns(output).tolist()
+            name: condense(output).tolist()
             for name, output in outputs.items()
             if not name.startswith(signature.NEXT_CORE)
         }

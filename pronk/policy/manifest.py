@@ -9,8 +9,6 @@ from pronk.errors import Misconfigured
 from pronk.policy.signature import Port
 from pronk.wire.spec import EnvironmentSpec
 
-FINGERPRINT_COLUMNS = 64
-"""Columns of each output that a fingerprint keeps: enough to tell versions apart, and bounded."""
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -53,7 +51,7 @@ class Manifest(BaseModel):
     """Hash of the probe batch: the inputs that the fingerprint is taken on."""
     fingerprint: dict[str, list[list[float]]]
     """Distribution parameters and value on the probe batch, as torch computed them: {output:
-    [rows, columns]}, at most FINGERPRINT_COLUMNS columns each."""
+    numbers}, as `pronk.policy.fingerprint` condenses them."""
 
     @property
     def blobs(self) -> tuple[str, ...]:

@@ -10,16 +10,22 @@ from pronk.policy import signature
 from pronk.wire.spec import ArraySpec, DiscreteSpec, EnvironmentSpec
 
 _WIDEST = 255
+_ROWS = 4
 
 
 def make(
-    spec: EnvironmentSpec, core_shapes: signature.Shapes, rows: int = 4, seed: int = 0
+    spec: EnvironmentSpec,
+    core_shapes: signature.Shapes,
+    rows: int | None = None,
+    seed: int = 0,
 ) -> dict[str, NDArray[Any]]:
     """Inputs of one step, {name: [rows, …]}; equal arguments give equal batches.
 
-    Row 0 begins an episode, the others go on from a core state; tasks take turns; of every masked
-    choice at least one alternative is allowed.
+    Row 0 begins an episode, the others go on from a core state; tasks take turns, and by default
+    each has a row; of every masked choice at least one alternative is allowed.
     """
+    if rows is None:
+        rows = max(_ROWS, len(spec.tasks))
     rng = np.random.default_rng(seed)
     batch: dict[str, NDArray[Any]] = {}
     for array in spec.observation:

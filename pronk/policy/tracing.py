@@ -1,8 +1,9 @@
 """Export of a network to an ONNX graph that is right for all weights, or a refusal.
 
 The exporter merges initializers of equal value, and two merged ones cannot be patched apart: so a
-copy of the network is exported whose weights all differ, every weight must turn up in the graph,
-and the graph is compared with torch under two further sets of weights before anyone uses it.
+copy of the network is exported whose weights all differ, every floating-point one must turn up in
+the graph and of the others those that a step reads, and the graph is compared with torch under two
+further sets of weights before anyone uses it.
 """
 
 import contextlib
@@ -149,10 +150,13 @@ def _refusal(error: Exception) -> str:
 
 
 def _weights(network: PolicyNetwork, model: ModelProto) -> tuple[str, ...]:
-    """Every state_dict key, save counters that training alone reads.
+    """Every floating-point key of the state_dict, and those of the others that are in the graph.
+
+    Counters that training alone reads are not.
 
     Raises:
-        ExportRefused: a floating-point weight is not in the graph.
+        ExportRefused: a floating-point weight is not in the graph, or a step reads another one that
+            is not: it was baked in as a constant.
     """
     found = onnx_graph.weight_names(model)
     names = []
@@ -165,7 +169,33 @@ def _weights(network: PolicyNetwork, model: ModelProto) -> tuple[str, ...]:
                 "unused, or tied to another: remove it (a buffer: register it persistent=False), "
                 "or set actor.engine: torch"
             )
+        elif _is_read(network, name):
+            raise ExportRefused(
+                f"the network does not export to ONNX: buffer {name!r} became a constant of the "
+                "graph; if it never changes register it persistent=False, else keep it a tensor "
+                "that no other one equals, or set actor.engine: torch"
+            )
     return tuple(names)
+
+
+def _is_read(network: PolicyNetwork, name: str) -> bool:
+    """Whether a step reads a buffer of whole numbers: with other numbers it gives something else.
+
+    They cannot be disturbed before the export, as floating-point ones are: they may be indices.
+    """
+    batch = probe.make(network.spec, network.core_shapes)
+    expected = call_numpy(network, batch)
+    for change in (torch.logical_not, torch.zeros_like, lambda x: x + 1, lambda x: x * -3):
+        changed = copy.deepcopy(network)
+        buffer = changed.state_dict()[name]
+        buffer.copy_(change(buffer))
+        try:
+            outputs = call_numpy(changed, batch)
+        except Exception:  # whatever a network of the user's makes of numbers that it cannot use
+            return True
+        if not all(agree(expected[output], outputs[output]) for output in expected):
+            return True
+    return False
 
 
 def _compare(graph: Graph, network: PolicyNetwork) -> None:
@@ -176,8 +206,8 @@ def _compare(graph: Graph, network: PolicyNetwork) -> None:
     except Misconfigured as error:
         raise ExportRefused(f"the network does not export to ONNX: {error}") from error
     # Another number of rows than at the export: none may be baked in.
-    for rows in (4, 3):
-        batch = probe.make(network.spec, network.core_shapes, rows, seed=rows)
+    for rows, seed in ((None, 4), (3, 3)):
+        batch = probe.make(network.spec, network.core_shapes, rows, seed)
         outputs = engine.step(batch)
         for name, expected in call_numpy(network, batch).items():
             if not agree(expected, outputs[name]):

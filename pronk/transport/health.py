@@ -9,6 +9,7 @@ tokens, so neither does this port; it tells nothing else.
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Never
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -25,6 +26,9 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """Answers `grpc.health.v1.Health/Check` for "liveness", "readiness" and "" (readiness).
+
+    `Watch` and `List` answer UNIMPLEMENTED on purpose: a watch would hold one of two threads as
+    long as its reader likes, and two of them would silence liveness.
 
     Args:
         listen: where; port 0 asks for a free one, which `port` then names.
@@ -77,6 +81,12 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         else:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r}")
         return health_pb2.HealthCheckResponse(status=_SERVING if healthy else _NOT_SERVING)
+
+    def Watch(self, request: object, context: grpc.ServicerContext) -> Never:
+        """Refused, in so many words; the base class would log a traceback with every call."""
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "ask by Check, again and again")
+
+    List = Watch
 
     def close(self) -> None:
         """Stop answering."""

@@ -8,13 +8,17 @@ import numpy as np
 import policy_cases as cases
 import psutil
 import pytest
+import torch
 
 from pronk.config.schema import NetworkConfig
 from pronk.errors import Misconfigured
 from pronk.nets.network import build
 from pronk.policy.engine import FingerprintMismatch, OnnxEngine, agree, open_engine
 from pronk.policy.export import Exporter
+from pronk.policy.fingerprint import condense
+from pronk.policy.manifest import to_json
 from pronk.wire.digest import digest
+from pronk.wire.spec import DiscreteSpec
 from pronk.wire.weights import pack, unpack
 
 
@@ -48,6 +52,58 @@ def test_fingerprint_sees_small_changes(exporter, change):
     weights = pack(arrays | {"value_head.linear.bias": bias})
     with pytest.raises(FingerprintMismatch, match="'value'"):
         open_engine(replace(bundle, weights=weights))
+
+
+BUTTONS = DiscreteSpec("buttons", (40, 900), scalar=False)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["many choices", "masked"])
+def wide(request):
+    """A policy of 940 logits and 300 tasks."""
+    spec = replace(
+        cases.spec_of(),
+        action=(BUTTONS,),
+        action_mask=request.param,
+        tasks=tuple(f"task {number}" for number in range(300)),
+    )
+    torch.manual_seed(0)
+    network = build(spec, cases.config_of()).eval().requires_grad_(False)
+    cases.scramble(network, seed=1)
+    exporter = Exporter(network, "default")
+    return exporter.bundle(network.state_dict(), epoch=1, number=1, frames=0)
+
+
+@pytest.mark.parametrize(
+    ("output", "bias", "columns"),
+    [
+        ("dist.buttons", "policy_heads.heads.0.linear.bias", 940),
+        ("value", "value_head.linear.bias", 300),
+    ],
+)
+def test_fingerprint_sees_every_logit_and_every_task(wide, output, bias, columns):
+    open_engine(wide)
+    arrays = unpack(wide.weights)
+    assert arrays[bias].shape == (columns,)
+    for column in range(0, columns, 19):
+        changed = arrays[bias].copy()
+        changed[column] += 0.03
+        with pytest.raises(FingerprintMismatch, match=f"'{output}'"):
+            open_engine(replace(wide, weights=pack(arrays | {bias: changed})))
+
+
+def test_fingerprint_of_many_numbers_is_small(wide):
+    assert [len(np.ravel(numbers)) for numbers in wide.manifest.fingerprint.values()] == [256, 256]
+    assert len(to_json(wide.manifest)) < 32_768
+
+
+def test_fingerprint_sees_two_that_changed_places():
+    output = np.random.default_rng(0).normal(size=(4, 500)).astype(np.float32)
+    swapped = output.copy()
+    swapped[0, [3, 259]] = swapped[0, [259, 3]]  # of one sum
+    assert agree(condense(output), condense(output + np.float32(1e-6)))
+    assert not agree(condense(output), condense(swapped))
+    output[0, 0] = np.nan
+    assert not agree(condense(swapped), condense(output))
 
 
 def test_new_weights_take_the_place_of_the_old_ones():

@@ -225,6 +225,44 @@ class Baked(_User):
         return self.linear(obs["default"]) * float(self.linear.bias[0])
 
 
+class Chosen(_User):
+    """Whole numbers that a step reads, and others that training alone does."""
+
+    def __init__(self, observation):
+        super().__init__(observation)
+        self.register_buffer("order", torch.tensor([4, 3, 2, 1, 0]))
+        self.register_buffer("seen", torch.tensor(3))
+        self.register_buffer("ready", torch.tensor(True))
+
+    def forward(self, obs):
+        return self.linear(obs["default"][:, self.order])
+
+
+class Counting(Chosen):
+    """A whole number that the trace takes for a constant."""
+
+    def forward(self, obs):
+        return self.linear(obs["default"]) * int(self.seen)
+
+
+class Deciding(Chosen):
+    """A truth that the trace takes for a constant."""
+
+    def forward(self, obs):
+        return self.linear(obs["default"]) if self.ready else obs["default"]
+
+
+class Twice(Chosen):
+    """Whole numbers that the exporter merges, because they are alike."""
+
+    def __init__(self, observation):
+        super().__init__(observation)
+        self.register_buffer("other", self.order.clone())
+
+    def forward(self, obs):
+        return super().forward(obs) + obs["default"][:, self.other]
+
+
 def user_network(torso):
     torch.manual_seed(0)
     config = NetworkConfig(id=f"{__name__}:{torso.__name__}")
@@ -241,6 +279,17 @@ def test_users_network_exports():
     assert "trunk.torso.batch_norm.num_batches_tracked" not in unpack(bundle.weights)
 
 
+def test_whole_numbers_that_are_read_are_patched_too():
+    network = user_network(Chosen)
+    exporter = Exporter(network, "default")
+    state = network.state_dict()
+    state["trunk.torso.order"].copy_(torch.tensor([1, 1, 0, 0, 2]))
+    bundle = exporter.bundle(state, epoch=1, number=1, frames=0)
+    assert not {"trunk.torso.seen", "trunk.torso.ready"} & unpack(bundle.weights).keys()
+    batch = cases.batch_of(network)
+    assert cases.worst(cases.run_torch(network, batch), open_engine(bundle).step(batch)) <= 1e-5
+
+
 @pytest.mark.parametrize(
     ("torso", "reason"),
     [
@@ -249,6 +298,9 @@ def test_users_network_exports():
         (Tied, "weight 'trunk.torso.(linear|twin).weight' is not in the graph"),
         (Branching, "output 'dist.default' differs from torch's"),
         (Baked, "output 'dist.default' differs from torch's"),
+        (Counting, "buffer 'trunk.torso.seen' became a constant"),
+        (Deciding, "buffer 'trunk.torso.ready' became a constant"),
+        (Twice, "buffer 'trunk.torso.(order|other)' became a constant"),
     ],
 )
 def test_network_that_does_not_export_is_refused_in_one_line(torso, reason, capfd):

@@ -38,9 +38,18 @@ WITHOUT_DATA = {
     'pronk_updates_skipped_total{reason="non_finite"}': "no gradient was other than finite",
     "pronk_updates_skipped_total": "no gradient was other than finite",
     "pronk_publish_failures_total": "every version was published",
+    "pronk:environment_failures_last_hour": "no environment failed",
+    "pronk:policies_refused_last_hour": "no version was refused",
 }
-"""Selectors in alerts that find nothing in a cluster that is well, and why."""
-WELL = {"Run": [1], "Parameter server": [1], "Redis": [1], "Targets up": [1], "Actors": [2]}
+"""What is recorded or asked by alerts and finds nothing in a cluster that is well, and why."""
+SAID = {
+    "Run": [1],
+    "Parameter server": [1],
+    "Redis": [1],
+    "Targets up": [1, 2],
+    "Actors": [2],
+    "Ended in the last hour": [0, 1],
+}
 """What headlines say in the end."""
 
 
@@ -112,8 +121,12 @@ def test_every_query_gives_data_and_every_dashboard_can_be_drawn(tmp_path: Path)
         ]
         assert silent == []
         assert silent_rules(prometheus) == []
-        assert {title: said(prometheus, title, window) for title in WELL} == WELL
-        assert prometheus.value('sum(pronk_rpc_refused_total{code="PERMISSION_DENIED"})') == 1
+        assert {title: said(prometheus, title, window) for title in SAID} == SAID
+        for name in ("pronk_rpc_refused_total", "pronk:rpc_refused_last_hour"):
+            assert prometheus.value(f'sum({name}{{code="PERMISSION_DENIED"}})') == 1, name
+        refused = prometheus.value("sum(pronk_rpc_refused_total)")
+        assert refused is not None
+        assert said(prometheus, "Calls refused", window)[0] >= refused, "the first of a kind, too"
         pictures(prometheus, window, Path(os.environ.get("PICTURES", tmp_path)))
 
 
@@ -135,13 +148,10 @@ def silent_rules(prometheus: Prometheus) -> list[str]:
     for group in yaml.safe_load(RULES.read_text())["groups"]:
         for rule in group["rules"]:
             prometheus.instant(rule["expr"])  # it parses
-            if "record" in rule:
-                if not prometheus.instant(f"last_over_time({rule['record']}[1h])"):
-                    silent.append(rule["record"])
-                continue
+            asked = [rule["record"]] if "record" in rule else SELECTOR.findall(rule["expr"])
             silent += [
-                f"{rule['alert']}: {selector}"
-                for selector in SELECTOR.findall(rule["expr"])
+                f"{rule.get('alert', 'recorded')}: {selector}"
+                for selector in asked
                 if selector not in WITHOUT_DATA
                 and not prometheus.instant(f"last_over_time({selector}[1h])")
             ]

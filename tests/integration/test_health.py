@@ -61,6 +61,24 @@ def test_unknown_services_are_not_found() -> None:
     health.close()
 
 
+def test_nobody_may_hold_a_thread(caplog: pytest.LogCaptureFixture) -> None:
+    health = Health(ANY)
+    request = health_pb2.HealthCheckRequest(service="liveness")
+    with grpc.insecure_channel(f"127.0.0.1:{health.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(request, timeout=5) for _ in range(4)]
+        for watch in watches:
+            with pytest.raises(grpc.RpcError) as error:
+                next(watch)
+            assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        with pytest.raises(grpc.RpcError) as error:
+            stub.List(health_pb2.HealthListRequest(), timeout=5)
+        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert check(health.port, "liveness") == SERVING
+    assert not caplog.records, "no traceback"
+    health.close()
+
+
 def test_answers_while_the_main_thread_is_stuck() -> None:
     health = Health(ANY)
     answers: list[int] = []

@@ -14,8 +14,8 @@ from cluster_clients import TRAIN, Client
 from param_servers import SPEC, ServerThread, eventually, fake_bundle
 from prometheus_client import REGISTRY
 from pronk_param_server import store
+from pronk_param_server.news import MAX_WATCHES
 from pronk_param_server.records import Change
-from pronk_param_server.registry import MAX_WATCHES
 
 from pronk.transport import limits
 from pronk.transport import server as server_module

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Never
 
 import pytest
 
@@ -25,8 +26,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with an experiment, `x.yaml`, and nothing else in it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr("pronk.cli.session.Supervisor", starting_nothing)
     (tmp_path / "x.yaml").write_text(EXPERIMENT)
     return tmp_path
+
+
+def starting_nothing(*_: object, **__: object) -> Never:
+    raise AssertionError("nothing may be started")
 
 
 def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int = 2) -> str:
@@ -72,7 +78,14 @@ def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         ),
         (["up", "x.yaml", "--set", "buffer.max_bytes=999999999999999999999"], "buffer.max_bytes"),
         (["up", "x.yaml", "--set", "env.step_seconds=1e-300"], "env.step_seconds"),
-        (["up", "x.yaml", "--set", "network.kwargs.hidden=[-1]"], "network.kwargs: mlp: "),
+        (["up", "x.yaml", "--set", "network.id=mpl"], "unknown network 'mpl'; did you mean mlp?"),
+        (["up", "x.yaml", "--set", "network.id=shallow"], "shallow needs an image"),
+        (["up", "x.yaml", "--set", "network.kwargs.hidden=[-1]"], "network.kwargs: mlp: hidden.0:"),
+        (["up", "x.yaml", "--set", "network.kwargs.hiden=[8]"], "did you mean hidden?"),
+        (
+            ["up", "x.yaml", "--set", "policies={a: {}, b: {network: {id: deep}}}"],
+            "deep needs an image",
+        ),
         (["up", "x.yaml", "--set", "env.id=':'"], "env.id: ':' names no module"),
         (["up", "x.yaml", "--set", "env.id=..:x"], "env.id: '..:x' names no module"),
         (["up", "x.yaml", "--set", "network.id=':'"], "network.id: ':' names no module"),
@@ -85,6 +98,7 @@ def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["bench", "cluster", "x.yaml", "--json", "no/where"], "--json no/where"),
         (["status", "--jason"], "--jason"),
         (["learner"], "Missing option '--config'"),
+        (["actor", "--config", "x.yaml", "--role", "serve"], "not one of 'train', 'evaluate'"),
         (["actor", "--config", "nowhere.yaml"], "cannot read experiment nowhere.yaml"),
         (["param-server", "--config", "nowhere.yaml"], "cannot read experiment nowhere.yaml"),
     ],
@@ -202,10 +216,17 @@ def test_a_gpu_that_is_not_there(
     assert line.endswith("; set it to auto or cpu")
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["env.id=CartPol-v1", "network.id=mpl", "network.id=shallow", "network.kwargs.hidden=[-1]"],
+)
 @pytest.mark.usefixtures("folder")
-def test_what_cannot_run_leaves_no_run_directory(capsys: pytest.CaptureFixture[str]) -> None:
-    one_line(["up", "x.yaml", "--set", "env.id=CartPol-v1"], capsys)
-    assert not Path("runs").exists()
+def test_what_cannot_run_leaves_no_run_directory(
+    override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_line(["up", "x.yaml", "--set", override], capsys)
+    one_line(["up", "x.yaml", "--set", override, "--run-dir", "run"], capsys)
+    assert [path.name for path in Path().iterdir()] == ["x.yaml"]
 
 
 @pytest.mark.usefixtures("folder")
@@ -254,6 +275,15 @@ def test_the_url_of_the_environment_is_taken_when_asked_for(
     line = one_line(["up", "x.yaml", "--redis-url", "env"], capsys)
     assert line.startswith("--redis-url is malformed")
     assert "word@" not in line.replace("PASSWORD", "")
+
+
+def test_a_built_in_network_is_checked_without_torch(folder: Path) -> None:
+    """It takes seconds to import, and every start would pay them."""
+    code = (
+        "import sys; from pathlib import Path; from pronk.cli import preflight, up\n"
+        "preflight.main(Path('x.yaml')); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], cwd=folder, timeout=60, check=True)
 
 
 def run(arguments: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":

@@ -150,8 +150,8 @@ def test_magic_and_version_are_looked_at_before_the_checksum():
     body = SMALL[10:]
     assert refusal(b"X" + SMALL[1:-1]) == "magic"
     assert refusal(framed(body, magic=b"PRNL")) == "magic"
-    assert refusal(framed(body, version=2)) == "version"
-    assert refusal(framed(body, version=2)[:-1]) == "version"
+    assert refusal(framed(body, version=CONTRACT_VERSION + 1)) == "version"
+    assert refusal(framed(body, version=CONTRACT_VERSION + 1)[:-1]) == "version"
     assert refusal(framed(body)[:-1]) == "checksum"
 
 

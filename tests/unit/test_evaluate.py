@@ -257,7 +257,6 @@ def test_an_environment_that_has_changed_is_told(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--role", "serve"], "the roles train and evaluate"),
         (["--sample"], "--role evaluate"),
         ([], "cannot read experiment"),
     ],

@@ -6,13 +6,14 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import prometheus_client
 import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_server import needs
-from render_dashboards import dashboards, queried
+from render_dashboards import dashboards, queried, shows_names
 
 from pronk.cli.vitals import VERDICTS, bottleneck
 from pronk.telemetry import metrics
@@ -31,6 +32,7 @@ PANELS = [
     if panel["type"] != "row"
 ]
 JOBS = {"actor", "learner", "param-server"}
+RUNNING = 'pronk_run_running{job="param-server"}'
 NAME = re.compile(r"\b(?:pronk|process)[_:]\w+")
 
 
@@ -133,6 +135,14 @@ def test_a_panel_explains_itself(panel) -> None:
     assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
 
 
+def test_headlines_of_several_values_name_them() -> None:
+    """Grafana's `auto` names values where there is more than one, and `value` never does."""
+    headlines = [panel for p in PANELS if (panel := p.values[0])["type"] == "stat"]
+    assert {panel["options"]["textMode"] for panel in headlines} == {"auto"}
+    assert [shows_names(headlines[0], values) for values in (1, 2)] == [False, True]
+    assert not shows_names({"options": {"textMode": "value"}}, 2), "drawn as Grafana would"
+
+
 def test_the_verdict_is_shown_in_the_words_of_the_command_line() -> None:
     shown = [
         panel["fieldConfig"]["defaults"]["mappings"][0]["options"]
@@ -177,20 +187,6 @@ def test_promtool_finds_rules_and_their_tests_good() -> None:
     promtool("test", "rules", str(tests))
 
 
-@needs("amtool")
-def test_amtool_finds_alertmanager_s_settings_good() -> None:
-    file = str(MONITORING / "alertmanager" / "alertmanager.yml")
-    done = subprocess.run(["amtool", "check-config", file], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_inhibitions_name_alerts_that_are_there() -> None:
-    settings = yaml.safe_load((MONITORING / "alertmanager" / "alertmanager.yml").read_text())
-    for rule in settings["inhibit_rules"]:
-        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
-            assert matcher.removeprefix("alertname = ") in ALERTS
-
-
 @needs("promtool")
 def test_the_rule_s_verdict_is_that_of_the_command_line(tmp_path: Path) -> None:
     """For shares on both sides of every threshold, one pair after another."""
@@ -206,7 +202,7 @@ def test_the_rule_s_verdict_is_that_of_the_command_line(tmp_path: Path) -> None:
     test = {
         "interval": "10s",
         "input_series": [
-            {"series": "pronk_run_running", "values": f"1x{len(pairs) * samples}"},
+            {"series": RUNNING, "values": f"1x{len(pairs) * samples}"},
             *({"series": name, "values": rising(by, samples)} for name, by in series.items()),
         ],
         "promql_expr_test": [
@@ -223,20 +219,51 @@ def test_the_rule_s_verdict_is_that_of_the_command_line(tmp_path: Path) -> None:
             for number, (waiting, blocked) in enumerate(pairs, 1)
         ],
     }
-    settings = {
-        "rule_files": [str(PROMETHEUS / "rules" / "pronk.yml")],
-        "evaluation_interval": "10s",
-        "tests": [test],
+    promtool_finds(test, tmp_path)
+
+
+@needs("promtool")
+def test_targets_up_are_none_where_a_job_is_gone(tmp_path: Path) -> None:
+    """With targets found by DNS, those of what is gone are forgotten, and so may be a job."""
+    (shown,) = [p for param in PANELS if (p := param.values[0])["title"] == "Targets up"]
+    expected = {"actors": 2, "learners": 0, "servers": 0}
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": 'up{job="actor", instance="a"}', "values": "1x9"},
+            {"series": 'up{job="actor", instance="b"}', "values": "1x9"},
+            {"series": 'up{job="actor", instance="c"}', "values": "0x9"},
+            {"series": 'up{job="learner", instance="d"}', "values": "1x2 stale"},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": target["expr"],
+                "eval_time": "9m",
+                "exp_samples": [{"labels": "{}", "value": expected.pop(target["legendFormat"])}],
+            }
+            for target in shown["targets"]
+        ],
     }
-    file = tmp_path / "verdicts.yml"
-    file.write_text(yaml.safe_dump(settings))
-    promtool("test", "rules", str(file))
+    assert not expected
+    promtool_finds(test, tmp_path)
 
 
 def rising(slopes: list[int], samples: int) -> str:
     """A counter that rises by each slope in turn, for so many samples."""
     steps = (slope for slope in slopes for _ in range(samples))
     return " ".join(map(str, itertools.accumulate(steps, initial=0)))
+
+
+def promtool_finds(test: dict[str, Any], folder: Path) -> None:
+    """Run a test of promtool's with our rules."""
+    settings = {
+        "rule_files": [str(PROMETHEUS / "rules" / "pronk.yml")],
+        "evaluation_interval": "10s",
+        "tests": [test],
+    }
+    file = folder / "test.yml"
+    file.write_text(yaml.safe_dump(settings))
+    promtool("test", "rules", str(file))
 
 
 def promtool(*arguments: str) -> str:

@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from pronk.config.schema import NetworkConfig
+from pronk.config.torsos import TORSOS
 from pronk.errors import Misconfigured
+from pronk.nets.images import image_size, is_image
 from pronk.nets.network import build
-from pronk.nets.observations import image_size, is_image, to_image, to_vector, vector_size
-from pronk.nets.torsos import MLP, Deep, MinAtar, Shallow
+from pronk.nets.observations import to_image, to_vector, vector_size
+from pronk.nets.registry import build_torso
 from pronk.wire.spec import ArraySpec, DiscreteSpec, EnvironmentSpec
 
 ATARI = EnvironmentSpec(
@@ -102,13 +104,13 @@ def test_categories_become_one_hot():
 
 
 @pytest.mark.parametrize(
-    ("torso", "size"), [(MLP, 64), (MinAtar, 128), (Shallow, 256), (Deep, 256)]
+    ("torso", "size"), [("mlp", 64), ("minatar", 128), ("shallow", 256), ("deep", 256)]
 )
 def test_every_observation_matters(torso, size):
     """Images and the rest of a Dict observation all reach the features."""
     observation = (*cases.DICT, ArraySpec("map", "bool", (36, 36, 2), 0, 1))
-    module = torso(observation)
-    assert module.output_size == size
+    module, width = build_torso(observation, NetworkConfig(id=torso))
+    assert width == size
     batch = cases.batch_of(build(cases.spec_of(observation=observation), NetworkConfig()), rows=3)
     obs = {array.name: torch.from_numpy(batch[f"obs.{array.name}"]) for array in observation}
     with torch.no_grad():
@@ -130,9 +132,10 @@ def test_deep_features_keep_their_size():
     """Nine residual additions must not blow the features up."""
     torch.manual_seed(0)
     obs = {"default": torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8)}
-    with torch.no_grad():
-        assert 0.05 < Deep(ATARI.observation)(obs).std() < 2
-        assert 0.05 < Shallow(ATARI.observation)(obs).std() < 2
+    for torso in ("deep", "shallow"):
+        module, _ = build_torso(ATARI.observation, NetworkConfig(id=torso))
+        with torch.no_grad():
+            assert 0.05 < module(obs).std() < 2
 
 
 class Mine(nn.Module):
@@ -165,10 +168,12 @@ NOT_CALLABLE = 3
     [
         ({"id": "shalow"}, "unknown network 'shalow'; did you mean shallow?"),
         ({"id": "transformer"}, "unknown network 'transformer'; there are mlp, minatar, shallow"),
-        ({"id": "mlp", "kwargs": {"hiden": [3]}}, "network.kwargs: mlp got an unexpected keyword"),
-        ({"id": "mlp", "kwargs": {"hidden": 64}}, "network.kwargs: mlp: 'int' object is not"),
-        ({"id": "mlp", "kwargs": {"hidden": [-1]}}, "network.kwargs: mlp: "),
-        ({"id": "mlp", "kwargs": {"hidden": ["a"]}}, "network.kwargs: mlp: "),
+        ({"kwargs": {"hiden": [3]}}, "network.kwargs: mlp: unknown key hiden; did you mean hidden"),
+        ({"kwargs": {"hidden": 64}}, "network.kwargs: mlp: hidden: input should be a valid list"),
+        ({"kwargs": {"hidden": [-1]}}, "mlp: hidden.0: input should be greater than or equal to 1"),
+        ({"kwargs": {"hidden": ["a"]}}, "network.kwargs: mlp: hidden.0: expected a number, found"),
+        ({"kwargs": {"scale": 0}}, "network.kwargs: mlp: scale: input should be greater than 0"),
+        ({"id": "deep", "kwargs": {"hidden": 10**12}}, "less than or equal to 65536"),
         ({"id": "shallow"}, "shallow needs an image, but the environment shows none; use mlp"),
         ({"id": "nowhere.at.all:Net"}, "cannot import nowhere.at.all"),
         ({"id": f"{__name__}:Yours"}, "has no 'Yours'"),
@@ -186,6 +191,17 @@ def test_what_cannot_be_built_is_told_in_one_line(config, reason):
     assert "\n" not in str(caught.value)
 
 
-def test_images_that_are_too_small_are_told():
-    with pytest.raises(Misconfigured, match=r"'grid' of shape .* is too small for shallow"):
-        build(cases.spec_of("minatar"), NetworkConfig(id="shallow"))
+@pytest.mark.parametrize("torso", [name for name in TORSOS if TORSOS[name].smallest_image])
+def test_the_smallest_image_is_as_small_as_is_said(torso):
+    smallest, config = TORSOS[torso].smallest_image, NetworkConfig(id=torso)
+    for shape in ((smallest, smallest + 1, 1), (smallest + 1, smallest, 1)):
+        build(cases.spec_of(observation=(ArraySpec("a", "uint8", shape, 0, 255),)), config)
+
+
+@pytest.mark.parametrize("torso", ["minatar", "shallow"])
+def test_images_that_are_too_small_are_told(torso):
+    smallest, config = TORSOS[torso].smallest_image, NetworkConfig(id=torso)
+    for shape in ((smallest - 1, smallest, 1), (smallest, smallest - 1, 1)):
+        spec = cases.spec_of(observation=(ArraySpec("grid", "bool", shape, 0, 1),))
+        with pytest.raises(Misconfigured, match=rf"'grid' of shape .* is too small for {torso}"):
+            build(spec, config)

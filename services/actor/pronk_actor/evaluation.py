@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pronk.envs.slots import Arrays, SlotEnv, StepResult
+from pronk.envs.slots import Arrays, SlotEnv, StepResult, joined
 from pronk.errors import Broken
 from pronk_actor.agent import Agent
 from pronk_actor.episodes import Ended, EpisodeTracker
@@ -125,13 +125,6 @@ class _Tally:
                 "a row, too often for one to end"
             )
         return counts
-
-
-def joined(parts: Sequence[Arrays]) -> Arrays:
-    """Actions of neighbouring slots side by side, {name: [N, …]}."""
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _advance(

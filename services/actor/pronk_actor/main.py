@@ -17,7 +17,6 @@ class Role(StrEnum):
 
     TRAIN = "train"
     EVALUATE = "evaluate"
-    SERVE = "serve"
 
 
 def actor(
@@ -42,8 +41,6 @@ def actor(
     """
 
     def main(stop: threading.Event) -> None:
-        if role is Role.SERVE:
-            raise Misconfigured("--role serve: this version has the roles train and evaluate")
         if sample and role is not Role.EVALUATE:
             raise Misconfigured("--sample belongs to --role evaluate: training always samples")
         experiment = load(config, overrides or ())

@@ -4,10 +4,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pronk.envs.slots import SlotEnv
+from pronk.envs.slots import SlotEnv, joined
 from pronk.telemetry import logs, metrics
 from pronk.wire.unroll import Unroll, UnrollHeader
-from pronk_actor.evaluation import joined
 from pronk_actor.meter import Meter
 from pronk_actor.player import Player
 from pronk_actor.policy_source import PolicySource

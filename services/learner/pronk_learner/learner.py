@@ -1,12 +1,10 @@
 """The learner's loop: draw a batch, train on it, acknowledge, publish, save."""
 
-import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +20,12 @@ from pronk.wire.unroll import Unroll
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk_learner import checkpoint
 from pronk_learner.batcher import Batcher, Draw
+from pronk_learner.figures import Meter
 from pronk_learner.ingest import Ingest
 from pronk_learner.progress import Progress
 from pronk_learner.publisher import Publisher, Snapshot
 from pronk_learner.trained import Trained
-from pronk_learner.trainer import Trainer, Update
+from pronk_learner.trainer import Trainer
 
 _WAIT_SECONDS = 0.1
 _SKIPPED_IN_A_ROW = 50
@@ -47,17 +46,6 @@ class Assignment:
     def algorithm(self) -> AlgorithmConfig:
         """The policy's algorithm."""
         return self.experiment.algorithm_of(self.policy)
-
-
-@dataclass
-class Meter:
-    """Seconds since the start, and the newest update; read by other threads."""
-
-    busy_seconds: float = 0.0
-    waiting_seconds: float = 0.0
-    frames: int = 0
-    lag: float | None = None
-    update: Update | None = None
 
 
 class Learner:
@@ -177,50 +165,6 @@ class Learner:
             metrics.CHECKPOINT_FAILURES.labels(self._policy).inc()
             logs.get().error("checkpoint_not_written", why=str(error))
 
-    def tell_returns(self) -> None:
-        """Set the metrics of what was reached of late; no episode yet, no metric."""
-        mean, spread = self._progress.return_mean(), self._return_spread()
-        values = {"0.1": spread[0], "0.9": spread[1]}
-        if mean is not None:
-            metrics.RETURN_MEAN.labels(self._policy).set(mean)
-        for quantile, value in values.items():
-            if value is not None:
-                metrics.RETURN_QUANTILE.labels(self._policy, quantile).set(value)
-
-    def row(self) -> dict[str, Any]:
-        """The newest numbers, for the journal."""
-        counters, update = self._progress.counters, self.meter.update
-        low, high = self._return_spread()
-        row: dict[str, Any] = {
-            "time": time.time(),
-            "seconds": counters.seconds,
-            "frames": counters.frames,
-            "steps": counters.steps,
-            "updates": counters.updates,
-            "episodes": counters.episodes,
-            "return_mean": self._progress.return_mean(),
-            "return_low": low,
-            "return_high": high,
-            "steps_per_second": self._progress.steps_per_second,
-            "lag": self.meter.lag,
-            "learner_busy_seconds": self.meter.busy_seconds,
-            "learner_waiting_seconds": self.meter.waiting_seconds,
-        }
-        if update is not None:
-            loss, steps = update.loss, max(1.0, float(update.loss.steps))
-            row |= {
-                "loss_policy": float(loss.policy) / steps,
-                "loss_value": float(loss.value) / steps,
-                "entropy": float(loss.entropy) / steps,
-                "rho_mean": float(loss.rho_mean),
-                "rho_clipped_share": float(loss.rho_clipped_share),
-                "gradient_norm": float(update.gradient_norm),
-                "learning_rate": update.learning_rate,
-            }
-            metrics.RHO_MEAN.labels(self._policy).set(row["rho_mean"])
-            metrics.RHO_CLIPPED_SHARE.labels(self._policy).set(row["rho_clipped_share"])
-        return {key: _finite(value) for key, value in row.items()}
-
     def _answer(self) -> None:
         """Follow a refused unroll by a version of the same weights: its actor waits for one."""
         self._progress.counters.version += 1
@@ -286,18 +230,6 @@ class Learner:
         metrics.LEARNER_BUSY_SECONDS.labels(self._policy).inc(busy)
         metrics.LEARNER_WAITING_SECONDS.labels(self._policy).inc(waiting)
 
-    def _return_spread(self) -> tuple[float | None, float | None]:
-        returns = self._progress.counters.returns[-100:]
-        if not returns:
-            return None, None
-        low, high = np.quantile(returns, [0.1, 0.9])
-        return float(low), float(high)
-
 
 def _mean_version(group: SlotGroup) -> float:
     return float(group.unroll.behaviour_version[:, group.start : group.stop].mean())
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON knows no NaN: what is not finite is not known."""
-    return value if value is not None and math.isfinite(value) else None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from pronk.policy.bundle import remove
+from pronk.policy.folders import keep_newest
 from pronk.telemetry import logs, metrics
 from pronk.transport.cluster import cut_release, leave_report, set_run_state
 from pronk.transport.health import Health
@@ -15,6 +15,7 @@ from pronk.transport.membership import Membership
 from pronk.transport.retry import details_of
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk_learner import report
+from pronk_learner.figures import Figures
 from pronk_learner.ingest import Ingest
 from pronk_learner.learner import Assignment, Learner
 from pronk_learner.progress import Progress
@@ -49,6 +50,7 @@ class Session:
         self._ingest = ingest
         self._health = health
         self._buffer_at_hand = buffer_at_hand
+        self._figures = Figures(assignment.policy, progress, learner.meter)
         self._failure: str | None = None
         self._journal = report.Journal(assignment.folder, progress.counters.updates)
         self._started = time.monotonic() - progress.counters.seconds
@@ -101,7 +103,7 @@ class Session:
         due = last or self._journal.is_due(self._progress.counters.seconds)
         if due and self._progress.counters.updates:
             with _disk("journal"):
-                self._journal.write(self._learner.row())
+                self._journal.write(self._figures.row())
         if now >= self._next_checkpoint:
             self._next_checkpoint = now + self._assignment.experiment.learner.checkpoint_seconds
             self._learner.save()
@@ -131,7 +133,7 @@ class Session:
         self._next_tick = time.monotonic() + _TICK_SECONDS
         self._health.set_ready(self._buffer_at_hand())
         metrics.tell_disk(self._assignment.folder)
-        self._learner.tell_returns()
+        self._figures.tell_returns()
         self._report()
 
     def _release(self, reason: str, stop: threading.Event) -> None:
@@ -154,12 +156,9 @@ class Session:
         bundle = self._publisher.newest
         if bundle is None:
             return
-        folder = self._assignment.folder / "policies"
-        name = f"{self._assignment.policy}-{bundle.manifest.number}"
-        bundle.save(folder / name)
-        stale = sorted(folder.glob(f"{self._assignment.policy}-*"), key=lambda p: p.stat().st_mtime)
-        for path in stale[: -self._assignment.experiment.learner.checkpoints_kept]:
-            remove(path)
+        folder, policy = self._assignment.folder / "policies", self._assignment.policy
+        bundle.save(folder / f"{policy}-{bundle.manifest.number}")
+        keep_newest(folder, policy, self._assignment.experiment.learner.checkpoints_kept)
 
     def _write_report(self, reason: str | None) -> None:
         # matplotlib takes a second to import: not while actors wait for a first version.

@@ -2,14 +2,12 @@
 
 # ruff: noqa: N802 - gRPC names the methods.
 
-import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from pronk.telemetry import logs, metrics
-from pronk.transport.channels import INLINE_BYTES
 from pronk.transport.security import Authority, Roles
 from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.v1 import access_pb2
@@ -18,18 +16,15 @@ from pronk.wire.v1.registry_pb2_grpc import RegistryServiceServicer
 from pronk_param_server import overview
 from pronk_param_server.blob_files import persist
 from pronk_param_server.blobs import Blobs, check_hash
-from pronk_param_server.calls import LARGE_BYTES, AtOnce, Context, answered, check_size, streamed
+from pronk_param_server.calls import LARGE_BYTES, Context, answered, check_size, streamed
 from pronk_param_server.episodes import Episodes
 from pronk_param_server.ledger import Ledger
 from pronk_param_server.members import HEARTBEAT_SECONDS, LEASE_SECONDS
+from pronk_param_server.news import News
 from pronk_param_server.refusal import DENIED, INVALID, NOT_FOUND, Refusal
 from pronk_param_server.state import State
 from pronk_param_server.writer import Writer
 
-MAX_WATCH_SECONDS = 3600
-"""Longest watch; a reader opens the next one then."""
-MAX_WATCHES = 64
-"""Watches of one connection: a process needs one per policy."""
 MAX_BLOBS = 16
 """Blobs of one version."""
 
@@ -68,9 +63,7 @@ class Registry(RegistryServiceServicer):
         self._shares = shares
         self._incarnation = incarnation
         self._episodes = Episodes(state.policies.keys())
-        self._news = {policy: asyncio.Event() for policy in state.policies}
-        self._watches = AtOnce(MAX_WATCHES, "watches")
-        self._closing = False
+        self._news = News(state, blobs)
 
     # Members
 
@@ -163,31 +156,14 @@ class Registry(RegistryServiceServicer):
                 self._state.publish(manifest)
         self._blobs.retain(self._state.kept_blobs())
         metrics.VERSIONS_PUBLISHED.labels(manifest.version.policy).inc()
-        self._announce(manifest.version.policy)
+        self._news.announce(manifest.version.policy)
         return pb.PublishResponse()
 
     @streamed
-    async def Watch(
-        self, request: pb.WatchRequest, context: Context
-    ) -> AsyncIterator[pb.WatchResponse]:
+    def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:
         """Send the newest version, and every newer one that the reader is ready for."""
         check_size(request)
-        remaining = context.time_remaining()
-        if remaining is None or remaining > MAX_WATCH_SECONDS:
-            raise Refusal(INVALID, f"a watch needs a deadline of at most {MAX_WATCH_SECONDS} s")
-        after, sent = request.after_number, set[str]()
-        with self._watches.one_more(context):
-            while not self._closing:
-                newest = self._state.newest(request.policy)
-                news = self._news[request.policy]
-                if newest is not None and newest.version.number > after:
-                    after = newest.version.number
-                    names = set(newest.blobs)
-                    blobs = self._blobs.small(names - sent, INLINE_BYTES)
-                    sent = names
-                    yield pb.WatchResponse(manifest=newest, blobs=blobs)
-                else:
-                    await news.wait()
+        return self._news.watch(request, context)
 
     @answered
     async def CutRelease(
@@ -271,17 +247,11 @@ class Registry(RegistryServiceServicer):
 
     async def close(self) -> None:
         """End all watches and store what makes the next start smooth."""
-        self._closing = True
-        for policy in self._news:
-            self._announce(policy)
+        self._news.close()
         try:
             await self._ledger.change(self._state.decide_tightening)
         except (OSError, sqlite3.Error) as error:
             logs.get().error("disk_failed", why=str(error))
-
-    def _announce(self, policy: str) -> None:
-        news, self._news[policy] = self._news[policy], asyncio.Event()
-        news.set()
 
     def _close_episodes(self, member: str) -> None:
         for policy, _kind in self._episodes.close(member):
