@@ -29,6 +29,7 @@ from pronk.transport.bundles import to_message
 from pronk.transport.membership import Membership
 from pronk.transport.policies import PolicyPublisher
 from pronk.transport.settings import Address
+from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.v1 import reports_pb2
 
 NEVER = threading.Event()
@@ -143,7 +144,7 @@ def test_a_server_of_another_version_is_told_in_one_line(
     monkeypatch.setattr("pronk.transport.cluster.CONTRACT_VERSION", 99)
     assert pronk("reader", verb) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "contract version 1 does not fit this pronk's 99" in line
+    assert f"contract version {CONTRACT_VERSION} does not fit this pronk's 99" in line
 
 
 def test_policies_are_listed_shown_and_exported(
