@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -124,11 +124,13 @@ class ActorThread:
         self._thread.start()
         return self
 
-    def leave(self) -> float:
+    def leave(self, meanwhile: Callable[[], object] = lambda: None) -> float:
         """Tell it to leave; the seconds that it took."""
         began = time.monotonic()
         self.stop.set()
-        self._thread.join(15)
+        while self._thread.is_alive() and time.monotonic() < began + 15:
+            meanwhile()
+            self._thread.join(0.05)
         assert not self._thread.is_alive()
         if self.error is not None:
             raise self.error
@@ -335,7 +337,8 @@ def test_episodes_of_training_are_reported(place, valkey):
             return [e for e in client.status().episodes if e.finished > 50]
 
         eventually(reported)
-        actor.leave()
+        # Nothing is left behind while there is room.
+        actor.leave(lambda: shipped.extend(learner.receive()))
         shipped += learner.receive()
     (summary,) = client.status().episodes
     carried = [episode for unroll in shipped for episode in unroll.episodes]
