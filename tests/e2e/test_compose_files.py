@@ -16,8 +16,6 @@ from compose_programs import ROOT, Program, blocks, first_generation, second_gen
 COMBINATIONS = ((), ("gpu",), ("secure",), ("gpu", "secure"))
 OURS = ("actor", "learner", "param-server")
 DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile"))
-_PORT = re.compile(r"127\.0\.0\.1:\d+:\d+")
-
 
 PRIVATE = {"PRONK_INSECURE": "0", "PRONK_REDIS_URL": ""}
 TLS = {
