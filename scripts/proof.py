@@ -13,11 +13,9 @@ what is there.
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import queue
-import re
 import shutil
 import signal
 import subprocess
@@ -32,12 +30,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from proof_inputs import fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ("actor", "learner", "param_server")
 INPUTS = ("pronk", "services", "constraints.txt")
-"""What a line rests on unless it says so, beside the files that its command names, the configs and
-what tests share."""
+"""What a line rests on unless it says so, beside what `proof_inputs` finds by itself."""
 RED = 1
 _SHOWN_CHARACTERS = 10_000
 """Of the output of a line that is red, for whoever must find out why."""
@@ -113,15 +111,6 @@ def git(root: Path, *words: str) -> str:
     """Output of a git command."""
     done = subprocess.run(["git", "-C", root, *words], check=True, capture_output=True, text=True)
     return done.stdout.strip()
-
-
-def fingerprint(tree: Path, line: Line) -> str:
-    """Changes whenever the line's command, its sabotages or one of its inputs does."""
-    named = [word for word in re.split(r"[\s=:]+", line.command) if (tree / word).is_file()]
-    shared = [name for name in git(tree, "ls-files", "tests").splitlines() if "test_" not in name]
-    objects = git(tree, "ls-tree", "HEAD", *sorted({*line.inputs, *named, *shared, "configs"}))
-    what = f"{line.command}\n{line.sabotage}\n{objects}"
-    return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
@@ -224,7 +213,7 @@ def prove(root: Path, tree: Path, line: Line) -> Result:
         claim=line.claim,
         command=line.command,
         commit=git(tree, "rev-parse", "HEAD"),
-        inputs=fingerprint(tree, line),
+        inputs=_inputs(tree, line),
         proved=proved and all(each["red"] for each in tried),
         shows=outcome.shows,
         seconds=outcome.seconds,
@@ -330,10 +319,17 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     return 0 if all(results[line.id].proved for line in chosen) else 1
 
 
+def _inputs(tree: Path, line: Line) -> str:
+    """Changes whenever the line's command, its sabotages or one of its inputs does."""
+    own = [each.command for each in line.sabotage if each.command]
+    inputs = [*line.inputs, *(each.file for each in line.sabotage)]
+    return fingerprint(tree, " ".join([line.command, *own]), inputs, str(line.sabotage))
+
+
 def _fresh(tree: Path, line: Line, results: dict[str, Result]) -> bool:
     """Whether a line was proved by what is in the tree."""
     old = results.get(line.id)
-    return old is not None and old.proved and old.inputs == fingerprint(tree, line)
+    return old is not None and old.proved and old.inputs == _inputs(tree, line)
 
 
 def _tell(result: Result) -> None:
@@ -356,7 +352,7 @@ def _write(tree: Path, store: Path, lines: list[Line], results: dict[str, Result
     temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(store)
     by_id = {line.id: line for line in lines}
-    current = {each.id for each in run if each.inputs == fingerprint(tree, by_id[each.id])}
+    current = {each.id for each in run if each.inputs == _inputs(tree, by_id[each.id])}
     store.with_suffix(".md").write_text(render(lines, results, current), encoding="utf-8")
 
 

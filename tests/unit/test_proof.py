@@ -1,9 +1,8 @@
 """The runner of proofs, on a table about a project of one file."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,10 @@ LINE = {
 }
 
 
-@pytest.fixture(scope="module")
-def proof():
-    spec = importlib.util.spec_from_file_location("proof", ROOT / "scripts/proof.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["proof"] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def proof(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module("proof")
 
 
 @pytest.fixture
@@ -149,7 +145,14 @@ def test_what_is_proved_is_run_again_only_when_its_inputs_change(proof, project)
     proof.main(["--again"], project)
     assert runs(project) == 2 * first
 
-    (project / "pronk/add.py").write_text("def add(a, b):\n    return a + b  # the same\n")
+    (project / "pronk/add.py").write_text(
+        '"""Adds."""\n\n\ndef add(a, b):\n    """The same."""\n    return a + b  # as it was\n'
+    )
+    commit(project)
+    proof.main([], project)
+    assert runs(project) == 2 * first, "words are no code"
+
+    (project / "pronk/add.py").write_text("def add(b, a):\n    return a + b\n")
     commit(project)
     proof.main([], project)
     assert runs(project) == 3 * first
@@ -158,6 +161,32 @@ def test_what_is_proved_is_run_again_only_when_its_inputs_change(proof, project)
     commit(project)
     proof.main([], project)
     assert runs(project) == 4 * first, "a file that the command names"
+
+
+def test_what_tests_share_counts_for_those_that_use_it(proof, project):
+    files = {
+        "tests/test_sum.py": "import near; assert near.ONE == 1",
+        "tests/near.py": "from far import ONE",
+        "tests/far.py": "ONE = 1",
+        "tests/other.py": "TWO = 2",
+    }
+    (project / "tests").mkdir()
+    for name, text in files.items():
+        (project / name).write_text(text)
+    command = "echo ran >> $LOG; python check.py && python tests/test_sum.py"
+    table(project, LINE | {"command": command})
+    assert proof.main([], project) == 0
+    first = runs(project)
+
+    (project / "tests/other.py").write_text("TWO = 1 + 1")
+    commit(project)
+    assert proof.main([], project) == 0
+    assert runs(project) == first
+
+    (project / "tests/far.py").write_text("ONE = 2 - 1")
+    commit(project)
+    assert proof.main([], project) == 0
+    assert runs(project) == 2 * first
 
 
 def test_chosen_lines_keep_the_results_of_others(proof, project):
