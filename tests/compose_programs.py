@@ -46,10 +46,12 @@ def generations() -> dict[str, Program]:
 
 
 def engine() -> str | None:
-    """Why there is none."""
+    """What lacks to run the cluster in containers; None where nothing does."""
     if not DOCKER:
         return "docker is not installed"
-    return None if _answers(DOCKER, "info") else "no Docker engine answers"
+    if not _answers(DOCKER, "info"):
+        return "no Docker engine answers"
+    return None if generations() else "Docker Compose is not installed"
 
 
 def docker(*words: str, seconds: float = 120) -> str:

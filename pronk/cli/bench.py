@@ -17,9 +17,9 @@ from pronk.cli.rundir import RunDirectory
 from pronk.cli.scratch import scratch
 from pronk.cli.session import Cluster, cluster
 from pronk.cli.signals import Signals
-from pronk.cli.words import duration, percent
 from pronk.config import Experiment
 from pronk.errors import Misconfigured
+from pronk.words import duration, percent
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 

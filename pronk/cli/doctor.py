@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pronk.cli import checks, examination
-from pronk.cli.words import printable
 from pronk.finding import Finding
+from pronk.words import printable
 
 _MARKS = {"ok": ("✔", "green"), "optional": ("–", "yellow"), "missing": ("✘", "red")}
 

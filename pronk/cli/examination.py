@@ -54,5 +54,12 @@ def _of_services(run_dir: Path) -> Iterator[Finding]:
     """A service that keeps files in a run directory has a module `examine`, with a function."""
     packages = {point.module.partition(".")[0] for point in entry_points(group=ENTRY_POINTS)}
     for package in sorted(packages):
-        if find_spec(f"{package}.examine") is not None:
-            yield from importlib.import_module(f"{package}.examine").examine(run_dir)
+        if find_spec(f"{package}.examine") is None:
+            continue
+        try:
+            module = importlib.import_module(f"{package}.examine")
+        except ModuleNotFoundError as error:
+            advice = "not looked at: ask where that is installed"
+            yield Finding(f"files of {package}", "optional", f"no {error.name} here", advice)
+        else:
+            yield from module.examine(run_dir)

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from pronk.cli.rundir import RunDirectory
-from pronk.cli.words import duration
 from pronk.config import Experiment
 from pronk.policy.folders import released
+from pronk.words import duration
 
 
 def how_to_resume(directory: RunDirectory) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pronk.cli.supervisor import ChildStatus
 from pronk.cli.vitals import Member, Vitals
-from pronk.cli.words import duration, percent, short
+from pronk.words import duration, percent, short
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ACTORS_SHOWN = 8

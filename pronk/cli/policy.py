@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pronk.cli.releases import open_source, pick
-from pronk.cli.words import printable, short
 from pronk.errors import Misconfigured
 from pronk.policy.manifest import Manifest
 from pronk.policy.signature import Port
+from pronk.words import printable, short
 
 policy = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from pronk.cli.asking import asked, telling_outage
 from pronk.cli.vitals import Member, Monitor, Vitals
-from pronk.cli.words import duration, percent, printable, short
 from pronk.transport.cluster import status as ask
+from pronk.words import duration, percent, printable, short
 
 _SECONDS = 2.5
 """Rates need two answers, and members report about once a second."""

@@ -13,8 +13,8 @@ import typer
 from typer.exceptions import TyperException
 
 from pronk.cli.failure import Failed
-from pronk.cli.words import printable
 from pronk.errors import Broken, Misconfigured
+from pronk.words import printable
 
 ENTRY_POINTS = "pronk.commands"
 """Where the services are found."""

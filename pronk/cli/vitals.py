@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pronk.cli.words import percent
 from pronk.wire.v1 import registry_pb2
+from pronk.words import percent
 
 _WINDOW_SECONDS = 10.0
 _GONE_SECONDS = 60.0

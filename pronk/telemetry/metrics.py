@@ -130,6 +130,11 @@ DISK_FAILURES = Counter(
 
 # Parameter server
 RUN_RUNNING = Gauge("pronk_run_running", "1 while the run goes on, 0 once it is over.")
+POLICY_FINISHED = Gauge(
+    "pronk_policy_finished",
+    "1 where the policy has met its stop condition, while others may go on.",
+    ["policy"],
+)
 MEMBERS = Gauge("pronk_members", "Living members.", ["kind"])
 ACTOR_DEMAND = Gauge(
     "pronk_actor_demand", "Actors that the learner could keep up with.", ["policy"]

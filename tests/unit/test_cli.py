@@ -31,11 +31,11 @@ from pronk.cli.supervisor import ChildStatus
 from pronk.cli.verbs import ending_well, verbs
 from pronk.cli.view import PlainView, Sparks
 from pronk.cli.vitals import Monitor, Vitals
-from pronk.cli.words import duration, short
 from pronk.config import dump, load, parse
 from pronk.errors import Misconfigured
 from pronk.wire.spec import ArraySpec, DiscreteSpec, EnvironmentSpec
 from pronk.wire.v1 import registry_pb2
+from pronk.words import duration, short
 
 EXPERIMENT = parse("{name: x, env: {id: CartPole-v1}, stop: {return_mean: 475}}")
 HEAVY = {"torch", "gymnasium", "onnxruntime", "grpc", "numpy", "pydantic", "redis", "psutil"}

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +114,18 @@ def test_what_is_wrong_is_named(
     assert status == 1
     assert list(wrong) == [where]
     assert wrong[where]["advice"]
+
+
+def test_what_cannot_be_looked_at_here_is_said(run_dir: Path) -> None:
+    """As in the parameter server's image, which holds no torch."""
+    script = "import sys; sys.modules['torch'] = None; from pronk.cli.main import main; main()"
+    words = [sys.executable, "-c", script, "doctor", str(run_dir), "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["ledger"]["verdict"] == "ok"
+    assert found["files of pronk_learner"]["verdict"] == "optional"
+    assert found["files of pronk_learner"]["found"] == "no torch here"
 
 
 @pytest.mark.parametrize("place", ["", "server", "checkpoints"])

@@ -13,7 +13,7 @@ import torch
 from gymnasium import spaces
 from PIL import Image
 from pronk_actor.agent import Agent
-from pronk_actor.evaluate import evaluate
+from pronk_actor.evaluate import _show, evaluate
 from pronk_actor.evaluation import Part, play_episodes, quota
 from pronk_actor.stored import StoredPolicy, find
 from toy_policies import ready
@@ -290,3 +290,13 @@ print(sorted(set(sys.modules) & {{"torch", "pronk.nets", "pronk.rl", "jax"}}))
     report, loaded = done.stdout.strip().splitlines()
     assert json.loads(report)["episodes"] == 2
     assert loaded == "[]"
+
+
+def test_names_are_shown_and_not_obeyed(capsys):
+    numbers = ("return_mean", "return_std", "return_min", "return_max", "length_mean")
+    counts = dict.fromkeys(("number", "frames", "episodes", "episodes_lost"), 1)
+    names = {"policy": "[red]", "environment": "[/red]\x1b]0;mine", "actions": "sampled"}
+    _show(names | counts | dict.fromkeys(numbers, 1.0))
+    shown = capsys.readouterr().out
+    assert "[red], version 1" in shown
+    assert "[/red]]0;mine" in shown

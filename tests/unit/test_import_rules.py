@@ -21,7 +21,7 @@ PACKAGES = {
 BROKEN = {
     "services": ("pronk_actor", "import pronk_learner"),
     "library": ("pronk/policy", "import pronk_actor"),
-    "cli": ("pronk_actor", "import pronk.cli.words"),
+    "cli": ("pronk_actor", "import pronk.cli.vitals"),
     "pure": ("pronk/rl", "import socket"),
     "envs": ("pronk/envs", "import pronk.transport"),
     "transport": ("pronk/transport", "def late():\n    import pronk.rl"),

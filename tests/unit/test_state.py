@@ -7,9 +7,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from param_servers import SPEC
 from pronk_param_server.members import LEASE_SECONDS
+from pronk_param_server.overview import tell_metrics
 from pronk_param_server.state import KEPT_VERSIONS, RESERVED_NUMBERS
 from state_disk import A, B, Disk, publication, refused
 
+from pronk.telemetry import metrics
 from pronk.wire.spec import to_proto
 from pronk.wire.v1 import registry_pb2 as pb
 
@@ -339,6 +341,22 @@ def test_finished_only_once_every_policy_is() -> None:
     assert disk.state.run.state == pb.RUN_STATE_RUNNING
     disk.set_run_state(blue, pb.RUN_STATE_FINISHED)
     assert disk.state.run.state == pb.RUN_STATE_RUNNING
+
+
+def test_metrics_say_which_policy_is_finished() -> None:
+    disk = Disk("red", "blue")
+    red, shares = disk.learner(A, "red"), {"red": 0.5, "blue": 0.5}
+    disk.grant(red, "red")
+    disk.set_run_state(red, pb.RUN_STATE_FINISHED, "red is done")
+
+    def told() -> dict[str, float]:
+        tell_metrics(disk.state, shares)
+        (family,) = metrics.POLICY_FINISHED.collect()
+        return {sample.labels["policy"]: sample.value for sample in family.samples}
+
+    assert told() == {"red": 1, "blue": 0}
+    disk.set_run_state(red, pb.RUN_STATE_RUNNING, "stop.frames was raised")
+    assert told() == {"red": 0, "blue": 0}
 
 
 def test_one_learner_may_fail_the_run_and_an_operator_may_do_anything() -> None:

@@ -110,18 +110,25 @@ def _draw(stored: "StoredPolicy", gif: Path, seed: int, *, greedy: bool) -> None
 def _show(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(show_header=False, box=None)
-    table.add_row("policy", f"{report['policy']}, version {report['number']}")
-    table.add_row("learned", f"{report['frames']:,} frames of {report['environment']}")
-    table.add_row("played", f"{report['episodes']} episodes, {report['actions']} actions")
+    from pronk.words import printable
+
+    rows = [
+        ("policy", f"{report['policy']}, version {report['number']}"),
+        ("learned", f"{report['frames']:,} frames of {report['environment']}"),
+        ("played", f"{report['episodes']} episodes, {report['actions']} actions"),
+    ]
     if report["episodes_lost"]:
-        table.add_row("lost", f"{report['episodes_lost']} more, in which the environment failed")
-    table.add_row(
-        "return", f"[bold]{report['return_mean']:.2f} ± {report['return_std']:.2f}[/bold]"
-    )
-    table.add_row("from … to", f"{report['return_min']:.2f} … {report['return_max']:.2f}")
-    table.add_row("length", f"{report['length_mean']:.1f} steps on average")
+        rows.append(("lost", f"{report['episodes_lost']} more, in which the environment failed"))
+    rows += [
+        ("return", f"{report['return_mean']:.2f} ± {report['return_std']:.2f}"),
+        ("from … to", f"{report['return_min']:.2f} … {report['return_max']:.2f}"),
+        ("length", f"{report['length_mean']:.1f} steps on average"),
+    ]
     if "gif" in report:
-        table.add_row("one episode", report["gif"])
+        rows.append(("one episode", report["gif"]))
+    table = Table(show_header=False, box=None)
+    for name, value in rows:
+        table.add_row(name, Text(printable(value), style="bold" if name == "return" else ""))
     Console().print(table)

@@ -36,6 +36,7 @@ def tell_metrics(state: State, shares: Mapping[str, float]) -> None:
     metrics.RUN_RUNNING.set(state.run.state == pb.RUN_STATE_RUNNING)
     known = demands(state, shares)
     for policy in shares:
+        metrics.POLICY_FINISHED.labels(policy).set(state.policies[policy].finished)
         if policy in known:
             metrics.ACTOR_DEMAND.labels(policy).set(known[policy])
         else:
