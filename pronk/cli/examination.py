@@ -36,6 +36,8 @@ def _config(directory: RunDirectory) -> Finding:
     try:
         experiment = config.load(directory.config)
     except Misconfigured as error:
+        if not directory.config.exists() and not directory.logs.exists():
+            return Finding("config.yaml", "optional", "none", "one service's own files need none")
         advice = "restore it: every checkpoint holds a copy"
         return Finding("config.yaml", "missing", str(error), advice)
     return Finding("config.yaml", "ok", f"{experiment.name}, {experiment.env.id}")

@@ -1,6 +1,7 @@
 """One child process: in a session of its own, logged to a file, dead when its parent is."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,8 +62,9 @@ class Process:
             Misconfigured: it cannot be started at all.
         """
         program.log.parent.mkdir(parents=True, exist_ok=True)
-        _rotate(program.log)
         self._log = program.log
+        self._log_start = 0
+        self._bound_log()
         with program.log.open("ab") as log:
             self._log_start = log.tell()
             try:
@@ -82,8 +84,10 @@ class Process:
     def poll(self) -> int | None:
         """Exit status (negative: the signal that killed it), or None while it runs.
 
-        Once it has ended, whatever it left behind in its process group is killed.
+        Once it has ended, whatever it left behind in its process group is killed. Its log is cut
+        where it has grown long.
         """
+        self._bound_log()
         status = self._process.poll()
         if status is not None:
             self._kill_group()
@@ -108,6 +112,17 @@ class Process:
         written = [line.strip() for line in lines if line.strip()]
         ours = [line for line in written if line.startswith("pronk: ")]
         return (ours or written or [""])[-1].removeprefix("pronk: ")
+
+    def _bound_log(self) -> None:
+        """Keep what was written so far as the log before; what comes in between is lost.
+
+        The program goes on appending to the file that it has open, so its name must stay.
+        """
+        with suppress(OSError):  # a full disk, which others tell
+            if self._log.stat().st_size > _LOG_LIMIT:
+                shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
+                os.truncate(self._log, 0)
+                self._log_start = 0
 
     def _kill_group(self) -> None:
         if self._group_killed:  # its number may belong to another group by now
@@ -138,8 +153,3 @@ def _wrapped(command: tuple[str, ...]) -> list[str]:
         return list(command)
     launcher = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT]
     return [*launcher, str(os.getpid()), *command]
-
-
-def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > _LOG_LIMIT:
-        log.replace(log.with_suffix(".log.1"))

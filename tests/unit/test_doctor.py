@@ -31,7 +31,7 @@ BUNDLE = fake_bundle(1)
 def run_dir(tmp_path: Path) -> Path:
     """A run directory as a finished run leaves it."""
     folder = tmp_path / "run"
-    folder.mkdir()
+    RunDirectory(folder).logs.mkdir(parents=True)
     RunDirectory(folder).write_config(tiny_experiment())
     for updates in (1, 2):
         saved = Checkpoint(
@@ -136,6 +136,17 @@ def test_a_run_that_just_began_lacks_nothing(
     (begun / place).mkdir(parents=True)
     shutil.copy(run_dir / "config.yaml", begun)
     assert diagnosis(begun, capsys) == (0, {})
+
+
+@pytest.mark.parametrize("lacking", ["server", "checkpoints"])
+def test_files_of_one_service_alone_are_whole(
+    run_dir: Path, lacking: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container's volume, where no `pronk up` was."""
+    shutil.rmtree(run_dir / "logs")
+    shutil.rmtree(run_dir / lacking)
+    (run_dir / "config.yaml").unlink()
+    assert diagnosis(run_dir, capsys) == (0, {})
 
 
 def test_no_checkpoint_that_can_be_read(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

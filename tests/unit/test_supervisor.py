@@ -190,15 +190,18 @@ def test_draining_goes_from_the_highest_stage_to_the_lowest(tmp_path: Path) -> N
     assert order.read_text().split() == ["actor", "learner", "server", "buffer"]
 
 
-def test_a_long_log_is_put_aside_when_its_program_starts(
+def test_a_log_that_grows_is_put_aside_while_its_program_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_module, "_LOG_LIMIT", 10)
-    log = tmp_path / "learner.log"
-    for size, names in ((10, ["learner.log"]), (11, ["learner.log.1"])):
-        log.write_bytes(bytes(size))
-        process_module._rotate(log)
-        assert [path.name for path in tmp_path.iterdir()] == names
+    monkeypatch.setattr(process_module, "_LOG_LIMIT", 1000)
+    code = "import itertools\nfor n in itertools.count(): print(n, flush=True)"
+    noisy = program(tmp_path, "a", code)
+    with Supervisor([noisy], QUICK) as supervisor:
+        until(lambda: supervisor.tick() or logged(tmp_path / "a.log.1", "\n"))
+        before = (tmp_path / "a.log.1").read_bytes()
+        until(lambda: supervisor.tick() or (tmp_path / "a.log.1").read_bytes() != before)
+    assert b"\0" not in (tmp_path / "a.log").read_bytes(), "no hole where it was cut"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "a.log.1"]
 
 
 def test_who_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
