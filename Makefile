@@ -41,6 +41,7 @@ lint: .venv/installed-dev ## ruff, mypy, import rules, protocol files, generated
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy scripts
+	$(BIN)/mypy benchmarks
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint services/*/Dockerfile
 	$(BIN)/buf lint
