@@ -385,7 +385,7 @@ def test_versions_above_its_own_are_refused(
 def test_training_that_diverges_fails_with_the_reason(
     tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(validate, "MAX_REWARD", math.inf)
+    monkeypatch.setattr(validate, "MAX_FLOAT", math.inf)
     with learning(tmp_path, valkey, monkeypatch) as cluster:
         for _ in range(55):
             cluster.send(reward=3e38)  # finite, and its square is not
