@@ -130,6 +130,7 @@ class Nested(gymnasium.Env):
 
 WRONG: dict[str, dict[str, Any]] = {
     "nan": {"state": np.array([0, np.nan], np.float32)},
+    "huge": {"state": np.array([0, -3e38], np.float32)},
     "narrow": {"state": np.zeros(1, np.float32)},
     "ragged": {"state": [[1.0], [2.0, 3.0]]},
     "fraction": {"count": 1.5},
@@ -192,6 +193,8 @@ class Faulty(gymnasium.Env):
                 reward = None
             case "infinite":
                 reward = np.inf
+            case "lavish":
+                reward = 1e10
             case _:
                 obs |= WRONG[fault]
         return obs, reward, False, False, {}
@@ -222,6 +225,8 @@ class FaultyVector(CounterVector):
                     time.sleep(3600)
                 case "nan":
                     obs[1, 0] = np.nan
+                case "huge":
+                    obs[1, 0] = 3e38
                 case "infinite":
                     reward[1] = -np.inf
                 case "narrow":

@@ -114,18 +114,22 @@ class PolicyNetwork(nn.Module):
         params = {name: x.reshape(*reset.shape, -1) for name, x in step.params.items()}
         return Step(params, step.value.reshape(reset.shape), step.core_state)
 
-    def update_normaliser(self, obs: Tensors, valid: Tensor) -> None:
-        """Take observations into the running statistics; nothing happens without a normaliser.
-
-        Call it after the gradient step, so that the statistics change together with the weights.
+    def statistics_with(self, obs: Tensors, valid: Tensor) -> Tensors:
+        """The running statistics as these observations make them; none without a normaliser.
 
         Args:
             obs: {name: [T+1, B, …]}; row T is left out (it is row 0 of the next unroll).
             valid: [T, B] bool: rows that count.
         """
+        if self.normaliser is None:
+            return {}
+        rows = {name: array[: len(valid)].flatten(0, 1) for name, array in obs.items()}
+        return self.normaliser.merged(rows, valid.flatten())
+
+    def keep_statistics(self, statistics: Tensors) -> None:
+        """Make them the running ones; after a gradient step, so that both change together."""
         if self.normaliser is not None:
-            rows = {name: array[: len(valid)].flatten(0, 1) for name, array in obs.items()}
-            self.normaliser.update(rows, valid.flatten())
+            self.normaliser.load_state_dict(statistics)
 
 
 def build(spec: EnvironmentSpec, config: NetworkConfig) -> PolicyNetwork:

@@ -1,8 +1,8 @@
 """Is an unroll what this experiment asked for?
 
-Shapes, dtypes and names must be exactly those of the environment's spec. Floats must be finite,
-and what is used as an index or a probability must be in range. Bounds of float observations are
-not enforced, since many environments overstep the bounds that they declare.
+Shapes, dtypes and names must be exactly those of the environment's spec. Floats must be finite and
+within ±`MAX_FLOAT`, and what is used as an index or a probability must be in range. Bounds that
+float observations declare are not enforced, since many environments overstep them.
 """
 
 import math
@@ -16,11 +16,7 @@ from numpy.typing import NDArray
 
 from pronk.wire.errors import WireError
 from pronk.wire.spec import ActionSpec, ArraySpec, DiscreteSpec, EnvironmentSpec
-from pronk.wire.unroll import Arrays, Unroll
-
-MAX_REWARD = 1e9
-"""Of one step, either sign. No task pays so much; and a return of a thousand such rewards, squared
-and summed over a million rows, is a finite float32: no reward alone ends a run as diverged."""
+from pronk.wire.unroll import MAX_FLOAT, MAX_RETURN, Arrays, Unroll
 
 _MEMBER = re.compile(r"[a-z]{1,16}-[0-9A-Za-z]{12}")
 """Ids that the parameter server issues. What was trained is remembered by member."""
@@ -111,18 +107,16 @@ def _check_form(unroll: Unroll, expectation: Expectation) -> None:
 
 def _check_values(unroll: Unroll, spec: EnvironmentSpec) -> None:
     """What the numbers say, once every array has its form."""
-    _expect_finite("behaviour_log_prob", unroll.behaviour_log_prob)
-    _expect_finite("reward", unroll.reward)
-    _expect_within("reward", unroll.reward, -MAX_REWARD, MAX_REWARD)
-    _expect_finite("last_reward", unroll.last_reward)
-    _expect_within("last_reward", unroll.last_reward, -MAX_REWARD, MAX_REWARD)
+    _expect_numbers("behaviour_log_prob", unroll.behaviour_log_prob)
+    _expect_numbers("reward", unroll.reward)
+    _expect_numbers("last_reward", unroll.last_reward)
     for kind, group in (
         ("core_state", unroll.core_state),
         ("distribution", unroll.distribution),
         ("extra", unroll.extras),
     ):
         for name, array in group.items():
-            _expect_finite(f"{kind} {name}", array)
+            _expect_numbers(f"{kind} {name}", array)
     for observation in spec.observation:
         _check_observation(observation, unroll.obs[observation.name])
     for action in spec.action:
@@ -139,7 +133,7 @@ def _check_values(unroll: Unroll, spec: EnvironmentSpec) -> None:
 
 
 def _check_observation(spec: ArraySpec, array: NDArray[Any]) -> None:
-    _expect_finite(f"observation {spec.name}", array)
+    _expect_numbers(f"observation {spec.name}", array)
     if array.dtype.kind in "iu":
         limits = np.iinfo(array.dtype)
         if spec.low > limits.min or spec.high < limits.max:
@@ -148,7 +142,7 @@ def _check_observation(spec: ArraySpec, array: NDArray[Any]) -> None:
 
 def _check_action(name: str, spec: ActionSpec, array: NDArray[Any]) -> None:
     if not isinstance(spec, DiscreteSpec):
-        _expect_finite(name, array)
+        _expect_numbers(name, array)
     elif spec.scalar:
         _expect_within(name, array, 0, spec.choices[0] - 1)
     else:
@@ -177,6 +171,8 @@ def _check_episodes(unroll: Unroll, spec: EnvironmentSpec) -> None:
     for episode in unroll.episodes:
         if not math.isfinite(episode.episode_return):
             raise WireError("non_finite", f"an episode's return is {episode.episode_return}")
+        if abs(episode.episode_return) > MAX_RETURN:
+            raise WireError("range", f"an episode's return is {episode.episode_return}")
         if episode.slot not in slots:
             raise WireError("range", f"an episode of slot {episode.slot}, which is not here")
         if not 0 <= episode.task < tasks:
@@ -209,9 +205,15 @@ def _expect_group(
         _expect(f"{kind} {name}", arrays[name], dtype, (*lead, *shape))
 
 
-def _expect_finite(name: str, array: NDArray[Any]) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+def _expect_numbers(name: str, array: NDArray[Any]) -> None:
+    """Floats that can be computed with; anything goes for other dtypes."""
+    if array.dtype.kind != "f" or not array.size:
+        return
+    low, high = float(array.min()), float(array.max())  # either is NaN where any element is
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise WireError("non_finite", f"{name} is not finite")
+    if low < -MAX_FLOAT or high > MAX_FLOAT:
+        raise WireError("range", f"{name}: {low:g} to {high:g}, expected within ±{MAX_FLOAT:g}")
 
 
 def _expect_within(

@@ -19,6 +19,7 @@ import torch
 from cluster_clients import TRAIN, Client
 from given_entries import GivenEntries
 from google.protobuf.message import Message
+from numpy.typing import NDArray
 from param_servers import ServerThread, fake_bundle
 from prometheus_client import REGISTRY
 from prometheus_client.samples import Sample
@@ -36,6 +37,7 @@ from pronk.wire import codec
 from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.digest import digest
 from pronk.wire.errors import WireError
+from pronk.wire.unroll import MAX_FLOAT, Unroll
 from pronk.wire.v1 import blobs_pb2, reports_pb2, tensor_pb2, unroll_pb2
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.validate import Expectation, check
@@ -45,7 +47,8 @@ TRAINED_EVERY = 50
 """Of the unrolls that are sound."""
 WATCH_SECONDS = 0.1
 EXPERIMENT = parse(
-    "name: x\nenv: {id: rich}\nnetwork: {id: mlp, core: lstm, kwargs: {hidden: [8]}}\n"
+    "name: x\nenv: {id: rich}\n"
+    "network: {id: mlp, core: lstm, normalise_observations: true, kwargs: {hidden: [8]}}\n"
 )
 REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -84,7 +87,7 @@ def poisoned(body: bytes, chance: random.Random) -> bytes:
     tensor = chance.choice(tensors)
     data = bytearray(tensor.data)
     at = 4 * chance.randrange(len(data) // 4)
-    wild = chance.choice((math.nan, math.inf, -math.inf, 3e38))
+    wild = chance.choice((math.nan, -math.inf, 3e38, 0.9 * MAX_FLOAT))
     data[at : at + 4] = chance.choice((struct.pack("<f", wild), b"\xff\xff\xff\x7f", b"\xff" * 4))
     tensor.data = bytes(data)
     return message.SerializeToString()
@@ -115,6 +118,14 @@ def verdict(payload: bytes, expectation: Expectation) -> str:
     return "sound"
 
 
+def floats_of(unroll: Unroll) -> Iterator[NDArray[np.floating]]:
+    """All arrays of floats."""
+    for value in vars(unroll).values():
+        for each in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(each, np.ndarray) and each.dtype.kind == "f":
+                yield each
+
+
 def test_a_learner_refuses_spoiled_unrolls_under_a_reason_and_trains_on_the_others() -> None:
     torch.manual_seed(0)
     network = build(RICH, EXPERIMENT.network)
@@ -136,8 +147,7 @@ def test_a_learner_refuses_spoiled_unrolls_under_a_reason_and_trains_on_the_othe
             if item is None:
                 continue
             sound += 1
-            floats = (item[1].reward, item[1].behaviour_log_prob, item[1].last_reward)
-            assert all(np.isfinite(array).all() for array in floats)
+            assert all((np.abs(array) <= MAX_FLOAT).all() for array in floats_of(item[1]))
             if sound % TRAINED_EVERY == 0:
                 group = SlotGroup(item[1], 0, item[1].slots)
                 applied += trainer.update(assemble([group]), frames=0).applied

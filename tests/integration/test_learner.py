@@ -17,11 +17,13 @@ from cluster_clients import TRAIN, Client, Learner
 from param_servers import ServerThread, eventually
 from pronk_learner import checkpoint
 from pronk_learner.service import serve
+from pronk_learner.trainer import Trainer, Update
 from valkeys import EmbeddedValkey
 
 from pronk import config
 from pronk.errors import Fenced
 from pronk.policy.bundle import Bundle
+from pronk.rl.batch import Batch
 from pronk.telemetry import metrics
 from pronk.transport.buffer import BufferKeys, Producer, buffer_state
 from pronk.transport.cluster import list_reports
@@ -29,7 +31,7 @@ from pronk.transport.membership import Membership
 from pronk.transport.redis import connect as connect_redis
 from pronk.wire import codec, validate
 from pronk.wire.contract import CONTRACT_VERSION
-from pronk.wire.unroll import Episode, Unroll, UnrollHeader
+from pronk.wire.unroll import MAX_FLOAT, Episode, Unroll, UnrollHeader
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
 
@@ -77,14 +79,18 @@ class Cluster:
         run: str | None = None,
         contract: int = CONTRACT_VERSION,
         version: int = 1,
+        shown: float | None = None,
     ) -> None:
-        """Add an unroll to the buffer."""
+        """Add an unroll to the buffer; `shown` stands in one of its observations."""
         self._sequence += 1
         header = UnrollHeader(
             self._hash, run or self.actor.run, "default", self.actor.member, self._sequence
         )
         with patch.object(codec, "CONTRACT_VERSION", contract):
-            payload = codec.encode(unroll(header, self._rng, reward, version))
+            made = unroll(header, self._rng, reward, version)
+            if shown is not None:
+                made.obs["default"][0, 0, 0] = shown
+            payload = codec.encode(made)
         assert self._producer.send(self.actor.member, self._sequence, payload, self.client.stop)
 
     def send_again(self, member: str) -> None:
@@ -385,7 +391,7 @@ def test_versions_above_its_own_are_refused(
 def test_training_that_diverges_fails_with_the_reason(
     tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(validate, "MAX_REWARD", math.inf)
+    monkeypatch.setattr(validate, "MAX_FLOAT", math.inf)
     with learning(tmp_path, valkey, monkeypatch) as cluster:
         for _ in range(55):
             cluster.send(reward=3e38)  # finite, and its square is not
@@ -394,6 +400,52 @@ def test_training_that_diverges_fails_with_the_reason(
     saved = checkpoint.newest(tmp_path / "checkpoints")
     assert saved is not None
     assert all(torch.isfinite(weight).all() for weight in saved.weights.values())
+
+
+def test_observations_of_a_simulator_that_blew_up_end_no_run(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = EXPERIMENT.replace("network: {", "network: {normalise_observations: true, ")
+    with learning(tmp_path, valkey, monkeypatch, text) as cluster:
+        cluster.send()
+        cluster.send(shown=3e38)
+        cluster.send(shown=-MAX_FLOAT)  # as far as that it is taken
+        for _ in range(8):
+            cluster.send()
+        eventually(lambda: cluster.state() == pb.RUN_STATE_FINISHED, 30)
+        eventually(lambda: cluster.refused() == 1, 30)
+    saved = checkpoint.newest(tmp_path / "checkpoints")
+    assert saved is not None
+    assert saved.counters.updates == 10
+    assert all(torch.isfinite(weight).all() for weight in saved.weights.values())
+
+
+def test_what_is_not_finite_is_not_saved_and_the_run_goes_on_from_before(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(trainer: Trainer, batch: Batch, frames: int) -> Update:
+        done = update(trainer, batch, frames)
+        with torch.no_grad():
+            next(trainer.network.parameters()).fill_(torch.nan)
+        return done
+
+    update = Trainer.update
+    failures = metrics.CHECKPOINT_FAILURES.labels("default")._value
+    before = failures.get()
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "update", spoil)
+        with learning(tmp_path, valkey, monkeypatch) as cluster:
+            for _ in range(55):
+                cluster.send()
+            eventually(lambda: cluster.state() == pb.RUN_STATE_FAILED, 30)
+    assert failures.get() > before, "it is told"
+    saved = checkpoint.newest(tmp_path / "checkpoints")
+    assert saved is not None
+    assert all(torch.isfinite(weight).all() for weight in saved.weights.values())
+    with learning(tmp_path, valkey, monkeypatch) as cluster:
+        for _ in range(10):
+            cluster.send()
+        eventually(lambda: cluster.state() == pb.RUN_STATE_FINISHED, 30)
 
 
 def test_a_policy_that_is_done_does_not_hold_up_the_others(

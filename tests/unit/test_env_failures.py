@@ -26,6 +26,8 @@ KINDS = {
     "no reward": ("crash", "TypeError: float"),
     "nan": ("non_finite", "observation 'state' is not finite"),
     "infinite": ("non_finite", "the reward is not finite"),
+    "huge": ("range", "observation 'state' is not within ±1e+09"),
+    "lavish": ("range", "the reward is not within ±1e+09"),
     "narrow": ("shape", "observation 'state' has the shape (1,) instead of (2,)"),
     "ragged": ("shape", "observation 'state' is no array"),
     "fraction": ("shape", "observation 'count' is float64 instead of int64"),
@@ -104,7 +106,7 @@ def test_a_slot_that_fails_gets_another_environment_and_the_others_go_on(made, k
 
 def test_in_processes_of_their_own_too(made):
     """All kinds at once, each in a slot, beside one that does not fail."""
-    kinds = ["", "crash", "exit", "infinite", "fraction", "reset_nan"]
+    kinds = ["", "crash", "exit", "infinite", "fraction", "lavish", "reset_nan"]
     seeds = _seeds(SEED, len(kinds))
     faults = {str(seed): kind for seed, kind in zip(seeds, kinds, strict=True)}
     env, told = made(
@@ -146,6 +148,7 @@ def test_processes_that_die_or_hang_are_killed_and_started_anew(made, kind, reas
         ("crash", "crash", "RuntimeError: all gone"),
         ("nan", "non_finite", "slot 1: observation 'default' is not finite"),
         ("infinite", "non_finite", "slot 1: the reward is not finite"),
+        ("huge", "range", "slot 1: observation 'default' is not within ±1e+09"),
         ("narrow", "shape", "the shape (2, 1) instead of (2, 2)"),
         ("fewer", "shape", "the shape (1, 2) instead of (2, 2)"),
     ],

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from pronk.nets.core import LSTM, State
 from pronk.nets.network import build
+from pronk.nets.normaliser import Normaliser
 from pronk.policy import signature
 from pronk.policy.torch_engine import call
+from pronk.wire.spec import ArraySpec
+from pronk.wire.unroll import MAX_FLOAT
 
 ROWS, SLOTS = 6, 3
 
@@ -230,7 +233,9 @@ def test_normaliser_is_the_statistics_of_all_valid_rows(lengths, seed):
         obs = rng.normal(50, 3, (length + 1, SLOTS, 5)).astype(np.float32)
         valid = rng.random((length, SLOTS)) < 0.7
         seen.append(obs[:-1][valid])
-        network.update_normaliser({"default": torch.from_numpy(obs)}, torch.from_numpy(valid))
+        network.keep_statistics(
+            network.statistics_with({"default": torch.from_numpy(obs)}, torch.from_numpy(valid))
+        )
     rows = np.concatenate(seen)
     statistics = network.normaliser.state_dict()
     assert statistics["count"] == len(rows)
@@ -239,6 +244,59 @@ def test_normaliser_is_the_statistics_of_all_valid_rows(lengths, seed):
         np.testing.assert_allclose(
             statistics["variance0"], rows.var(0, dtype=np.float64), rtol=1e-3, atol=1e-3
         )
+
+
+def normaliser_after(*batches: np.ndarray) -> Normaliser:
+    """Of one number, after batches [M, 1] of it."""
+    normaliser = Normaliser((ArraySpec("default", "float32", (1,)),))
+    for rows in batches:
+        everything = torch.ones(len(rows), dtype=torch.bool)
+        obs = {"default": torch.from_numpy(rows.astype(np.float32))}
+        normaliser.load_state_dict(normaliser.merged(obs, everything))
+    return normaliser
+
+
+def standardised(normaliser: Normaliser, rows: np.ndarray) -> np.ndarray:
+    out = normaliser({"default": torch.from_numpy(rows.astype(np.float32))})
+    return out["default"].numpy()
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.floats(1e-3, 1e4),
+    st.floats(-100, 100),
+    st.lists(st.floats(-MAX_FLOAT, MAX_FLOAT) | st.just(MAX_FLOAT), min_size=1, max_size=32),
+    st.integers(0, 1000),
+)
+def test_numbers_that_do_not_belong_do_not_hide_the_others_for_ever(scale, offset, wild, seed):
+    rng = np.random.default_rng(seed)
+
+    def ordinary(count: int) -> np.ndarray:
+        return scale * (offset + rng.standard_normal((count, 1)))
+
+    spoiled = np.concatenate([ordinary(32), np.array(wild)[:, None]])
+    batches = [ordinary(64) for _ in range(100)]
+    normaliser = normaliser_after(ordinary(2000), spoiled, *batches)
+    assert 0.1 < standardised(normaliser, ordinary(1000)).std() < 1.2
+
+
+def test_what_really_changes_is_followed():
+    rng = np.random.default_rng(0)
+    constant = [np.zeros((500, 1))] * 20
+    lively = [5 + rng.standard_normal((500, 1)) for _ in range(20)]
+    normaliser = normaliser_after(*constant, *lively)
+    rows = np.concatenate([*constant, *lively])
+    # A few batches count for less than they were.
+    np.testing.assert_allclose(normaliser.mean0, rows.mean(0), rtol=0.2)
+    np.testing.assert_allclose(normaliser.variance0, rows.var(0), rtol=0.2)
+
+
+def test_normaliser_believes_what_is_rare_but_not_absurd():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((10_000, 1))
+    rows[5_000] = 60
+    normaliser = normaliser_after(*rows.reshape(20, 500, 1))
+    np.testing.assert_allclose(normaliser.variance0, rows.var(0), rtol=1e-3)
 
 
 def test_normaliser_leaves_integers_alone_and_clips():
@@ -258,12 +316,13 @@ def test_normaliser_leaves_integers_alone_and_clips():
 def test_update_without_normaliser_does_nothing():
     network = cases.network_of("mlp-none-discrete")
     obs = {"default": torch.ones(3, 2, 5)}
-    network.update_normaliser(obs, torch.ones(2, 2, dtype=torch.bool))
+    network.keep_statistics(network.statistics_with(obs, torch.ones(2, 2, dtype=torch.bool)))
     assert network.normaliser is None
 
 
 def test_two_policies_do_not_share_state():
     first = build(*cases.CASES["normalised-none"])
     second = build(*cases.CASES["normalised-none"])
-    first.update_normaliser({"default": torch.randn(5, 2, 5)}, torch.ones(4, 2, dtype=torch.bool))
+    everything = torch.ones(4, 2, dtype=torch.bool)
+    first.keep_statistics(first.statistics_with({"default": torch.randn(5, 2, 5)}, everything))
     assert second.normaliser.count == 0

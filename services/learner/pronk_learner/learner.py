@@ -25,7 +25,7 @@ from pronk_learner.ingest import Ingest
 from pronk_learner.progress import Progress
 from pronk_learner.publisher import Publisher, Snapshot
 from pronk_learner.trained import Trained
-from pronk_learner.trainer import Trainer
+from pronk_learner.trainer import Trainer, are_finite
 
 _WAIT_SECONDS = 0.1
 _SKIPPED_IN_A_ROW = 50
@@ -116,7 +116,7 @@ class Learner:
         """Why training cannot go on, or None: no update could be applied for a while."""
         patience = 1 if self._experiment.actor.lockstep else _SKIPPED_IN_A_ROW
         if self._skipped >= patience:
-            return f"training diverged: {self._skipped} gradients in a row are not finite"
+            return f"training diverged: {self._skipped} updates in a row are not finite"
         if self._publisher.diverged >= patience:
             return f"training diverged: {self._publisher.diverged} versions in a row are not finite"
         return None
@@ -141,17 +141,24 @@ class Learner:
     def save(self) -> None:
         """Write a checkpoint; a full disk is told and counted, and training goes on.
 
+        What is not finite is not written: nobody could go on from there, and the one before may
+        be removed.
+
         Raises:
             Fenced: another learner has taken over the policy.
         """
         self._check_fence()
+        weights, optimizer = self._trainer.weights(), self._trainer.optimizer_state()
+        if not are_finite([*weights.values(), *optimizer.values()]):
+            self._not_saved("weights or optimizer state are not finite")
+            return
         try:
             checkpoint.save(
                 self._assignment.folder / "checkpoints",
                 checkpoint.Checkpoint(
                     epoch=self._assignment.epoch,
-                    weights=self._trainer.weights(),
-                    optimizer=self._trainer.optimizer_state(),
+                    weights=weights,
+                    optimizer=optimizer,
                     counters=self._progress.counters,
                     experiment_hash=experiment_hash(self._experiment),
                     experiment=dump(self._experiment),
@@ -162,8 +169,11 @@ class Learner:
             )
             metrics.LAST_CHECKPOINT_TIMESTAMP.labels(self._policy).set_to_current_time()
         except OSError as error:
-            metrics.CHECKPOINT_FAILURES.labels(self._policy).inc()
-            logs.get().error("checkpoint_not_written", why=str(error))
+            self._not_saved(str(error))
+
+    def _not_saved(self, why: str) -> None:
+        metrics.CHECKPOINT_FAILURES.labels(self._policy).inc()
+        logs.get().error("checkpoint_not_written", why=why)
 
     def _answer(self) -> None:
         """Follow a refused unroll by a version of the same weights: its actor waits for one."""
@@ -200,7 +210,7 @@ class Learner:
         else:
             self._skipped += 1
             metrics.UPDATES_SKIPPED.labels(self._policy, "non_finite").inc()
-            logs.get().warning("update_skipped", why="non-finite gradient")
+            logs.get().warning("update_skipped", why="gradient or statistics are not finite")
         for group in draw.groups:
             self._trained.add(group.unroll.header, group.stop)
         for unroll in draw.unrolls:

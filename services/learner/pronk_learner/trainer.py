@@ -1,5 +1,6 @@
 """One update: batch → loss → gradient → new weights."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,8 @@ class Update:
     """What an update did.
 
     Attributes:
-        applied: False when the gradient was not finite and the weights stayed as they were.
+        applied: False when the gradient, or statistics of observations, would not have been finite:
+            nothing has changed.
         loss: the loss and its parts, as tensors on the trainer's device.
         gradient_norm: before clipping, scalar.
         learning_rate: that was used.
@@ -29,6 +31,11 @@ class Update:
     loss: Loss
     gradient_norm: torch.Tensor
     learning_rate: float
+
+
+def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Every element of all of them is."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 class Trainer:
@@ -75,11 +82,12 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(
             self._parameters, self._config.optimizer.max_gradient_norm
         )
-        applied = bool(torch.isfinite(norm))
+        statistics = self.network.statistics_with(batch.obs, batch.valid)
+        applied = are_finite([norm, *statistics.values()])
         if applied:
             self.optimizer.step()
             # After the step, so that a version acts and is trained with the same statistics.
-            self.network.update_normaliser(batch.obs, batch.valid)
+            self.network.keep_statistics(statistics)
         return Update(applied, loss, norm, rate)
 
     def weights(self) -> dict[str, torch.Tensor]:

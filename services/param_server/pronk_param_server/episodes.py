@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from pronk.wire.unroll import MAX_RETURN
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk_param_server.refusal import INVALID, Refusal
 
@@ -154,8 +155,9 @@ class Episodes:
                 raise Refusal(INVALID, f"no policy {event.version.policy!r}")
             if event.slot >= MAX_SLOT:
                 raise Refusal(INVALID, f"slot {event.slot} is not below {MAX_SLOT}")
-        if not all(math.isfinite(getattr(end, "return")) for end in request.ends):
-            raise Refusal(INVALID, "a return is not finite")
+        # Not so either where it is no number.
+        if not all(abs(getattr(end, "return")) <= MAX_RETURN for end in request.ends):
+            raise Refusal(INVALID, f"a return is not within ±{MAX_RETURN:g}")
 
 
 def _events(request: pb.ReportEpisodesRequest) -> list[pb.EpisodeStart | pb.EpisodeEnd]:
