@@ -10,6 +10,7 @@ from pronk_actor.reports import MAX_WAITING
 from pronk_param_server.episodes import MAX_AGE_SECONDS, MAX_REPORTED, MEAN_OVER, Episodes
 from pronk_param_server.refusal import Refusal
 
+from pronk.wire.bounds import MAX_FIGURE
 from pronk.wire.v1 import registry_pb2 as pb
 
 TRAIN, EVALUATE = pb.MEMBER_KIND_TRAIN, pb.MEMBER_KIND_EVALUATE
@@ -51,6 +52,12 @@ def test_counts_and_mean() -> None:
     summary = only(episodes)
     assert (summary.started, summary.finished, summary.lost) == (2, 2, 0)
     assert summary.return_mean == 3.0
+
+
+def test_the_largest_returns_have_a_mean() -> None:
+    episodes = Episodes(["red"])
+    report(episodes, 1, *(end(number, MAX_FIGURE) for number in range(MEAN_OVER)))
+    assert only(episodes).return_mean == MAX_FIGURE
 
 
 def test_a_report_twice_counts_once() -> None:
@@ -134,6 +141,8 @@ def test_kinds_of_members_are_counted_apart() -> None:
         (0, end(0)),
         (1, end(0, math.nan)),
         (1, end(0, math.inf)),
+        (1, end(0, 1.7e308)),
+        (1, end(0, -2 * MAX_FIGURE)),
         (1, end(0, policy="green")),
         (1, start(0, policy="")),
         (1, start(0, slot=1 << 20)),

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from pronk.wire.bounds import MAX_FIGURE
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk_param_server.refusal import INVALID, Refusal
 
@@ -154,8 +155,9 @@ class Episodes:
                 raise Refusal(INVALID, f"no policy {event.version.policy!r}")
             if event.slot >= MAX_SLOT:
                 raise Refusal(INVALID, f"slot {event.slot} is not below {MAX_SLOT}")
-        if not all(math.isfinite(getattr(end, "return")) for end in request.ends):
-            raise Refusal(INVALID, "a return is not finite")
+        # Also of what is not a number: it compares as false.
+        if not all(abs(getattr(end, "return")) <= MAX_FIGURE for end in request.ends):
+            raise Refusal(INVALID, f"a return is not finite, or beyond {MAX_FIGURE:g}")
 
 
 def _events(request: pb.ReportEpisodesRequest) -> list[pb.EpisodeStart | pb.EpisodeEnd]:
