@@ -23,7 +23,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 SMALL_BYTES = 64 << 10
 """Most requests are smaller."""
 LARGE_BYTES = 2 << 20
-"""Specs, manifests and reports of episodes are smaller."""
+"""Specs, manifests, pieces of blobs and reports are smaller."""
 
 _disk_reminder = Reminder()
 _crash_reminders = defaultdict[str, Reminder](Reminder)
@@ -38,6 +38,8 @@ def answered(
     async def call(self: S, request: Q, context: Context) -> A:
         try:
             return await method(self, request, context)
+        except grpc.aio.AbortError:
+            raise  # the door has ended the call: one of its messages cannot be read
         except Exception as error:
             failure = error
         await _end(context, method.__name__, failure)
