@@ -1,8 +1,12 @@
 """Numbers as people read them, and text from elsewhere as terminals may have it."""
 
+import math
+
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3:07`, `2:03:07`."""
+    """`42 s`, `3:07`, `2:03:07`; `–` of what is no number of seconds."""
+    if not math.isfinite(seconds):
+        return "–"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

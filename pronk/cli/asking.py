@@ -102,11 +102,18 @@ def telling_outage(server: Address) -> Iterator[None]:
 class Poller:
     """Asks twice a second in a thread of its own; `newest` is the last answer.
 
-    An outage leaves the last answer as it is.
+    What goes wrong leaves the last answer as it is.
+
+    Attributes:
+        why: the last question was not answered; empty when it was.
+        silent_seconds: without an answer, added up over the questions: while this process stood
+            still (Ctrl-Z) it asked none.
     """
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.newest: Vitals | None = None
+        self.why = ""
+        self.silent_seconds = 0.0
         self._channel = channel
         self._monitor = Monitor()
         self._stop = threading.Event()
@@ -126,10 +133,16 @@ class Poller:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            asked_at = time.monotonic()
             try:
-                answer = status(self._channel)
-            except grpc.RpcError:
-                pass
+                self.newest = self._monitor.observe(status(self._channel), time.monotonic())
+            except grpc.RpcError as error:
+                self.why = retry.details_of(error)
+            except Exception as error:  # whatever was answered: nobody else asks
+                self.why = f"{type(error).__name__}: {error}"
             else:
-                self.newest = self._monitor.observe(answer, time.monotonic())
+                self.silent_seconds, self.why = 0.0, ""
+            if self.why:
+                waited = min(time.monotonic() - asked_at, channels.CALL_SECONDS)
+                self.silent_seconds += waited + _POLL_SECONDS
             self._stop.wait(_POLL_SECONDS)

@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from pronk.cli.asking import Poller, local
 from pronk.cli.cluster import choose_addresses, programs
 from pronk.cli.credentials import Credentials, throwaway
+from pronk.cli.failure import Failed
 from pronk.cli.rundir import RunDirectory
 from pronk.cli.supervisor import Supervisor
 from pronk.cli.vitals import Vitals
 from pronk.config import Experiment
+from pronk.words import duration
 
 _STALE_SECONDS = 3.0
+SILENCE_SECONDS = 30.0
+"""Between two lines about a parameter server that does not answer."""
+PATIENCE_SECONDS = 600.0
+"""After this long without an answer a run ends: that it is over could never be heard."""
 
 
 @dataclass(frozen=True)
@@ -95,3 +101,32 @@ class Judge:
         elif now - self._since >= _STALE_SECONDS:
             return vitals.state
         return None
+
+
+class Silence:
+    """Tells that the parameter server does not answer, and gives up in the end.
+
+    Args:
+        tell: gets a line every 30 s.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._due = SILENCE_SECONDS
+
+    def look(self, seconds: float, why: str) -> None:
+        """It was silent for so many seconds, for this reason.
+
+        Raises:
+            Failed: nothing came for ten minutes.
+        """
+        if seconds >= PATIENCE_SECONDS:
+            raise Failed(
+                f"the parameter server has not answered for {duration(seconds)} ({why}): "
+                "see logs/; the same command goes on"
+            )
+        if seconds < SILENCE_SECONDS:
+            self._due = SILENCE_SECONDS
+        elif seconds >= self._due:
+            self._due = seconds + SILENCE_SECONDS
+            self._tell(f"the parameter server has not answered for {duration(seconds)}: {why}")

@@ -15,7 +15,7 @@ from pronk.cli.failure import Failed
 from pronk.cli.farewell import farewell, how_to_resume
 from pronk.cli.picture import Scene
 from pronk.cli.rundir import RunDirectory, fresh
-from pronk.cli.session import Cluster, Judge, cluster
+from pronk.cli.session import Cluster, Judge, Silence, cluster
 from pronk.cli.signals import Signals
 from pronk.cli.view import LiveView, PlainView, Screen, Terminal, surviving_its_reader
 from pronk.cli.vitals import Vitals
@@ -162,10 +162,11 @@ def open_screen(headless: bool) -> Screen:
 
 
 def _watch(running: Cluster, director: "Director", signals: Signals) -> None:
-    judge = Judge()
+    judge, silence = Judge(), Silence(director.tell)
     while not signals.stop.wait(_TICK_SECONDS):
         running.supervisor.tick()
         director.show(running)
+        silence.look(running.poller.silent_seconds, running.poller.why)
         vitals = running.poller.newest
         end = judge.end(vitals, time.monotonic())
         if end == "FINISHED":
@@ -189,6 +190,10 @@ class Director:
         self._directory = directory
         self._screen = screen
         self._started = time.monotonic()
+
+    def tell(self, event: str) -> None:
+        """Show one line that stays."""
+        self._screen.tell(event)
 
     def show(self, running: Cluster | None) -> None:
         """Show the present moment; None while nothing runs yet."""

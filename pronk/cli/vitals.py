@@ -1,5 +1,6 @@
 """A cluster's condition, read from the parameter server's answers: pure functions and values."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -225,7 +226,8 @@ def _waiting(samples: Sequence[_Sample]) -> float | None:
         return None
     first, last = samples[0], samples[-1]
     waited, active = last.waiting - first.waiting, last.active - first.active
-    return waited / (waited + active) if waited + active > 0 else None
+    total = waited + active
+    return waited / total if math.isfinite(total) and total > 0 else None
 
 
 def _rate(samples: Sequence[_Sample]) -> float | None:
@@ -236,7 +238,9 @@ def _rate(samples: Sequence[_Sample]) -> float | None:
 
 
 def _optional(message: Any, field: str) -> float | None:
-    return getattr(message, field) if message.HasField(field) else None
+    """A field; what is not there or not finite (JSON knows no NaN) cannot be told."""
+    value: float | None = getattr(message, field) if message.HasField(field) else None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from pronk.envs.failures import Reason, Unusable
 from pronk.envs.slots import Arrays
+from pronk.wire.bounds import MAX_FLOAT
 from pronk.wire.spec import ActionSpec, ArraySpec, DiscreteSpec
-from pronk.wire.unroll import MAX_FLOAT
 
 
 class Inspector:

@@ -16,6 +16,7 @@ from pronk.transport.channels import CALL_SECONDS, refused
 from pronk.transport.retry import code_of, details_of, is_outage, is_transient, until_answered
 from pronk.wire import spec as specs
 from pronk.wire.contract import CONTRACT_VERSION
+from pronk.wire.errors import WireError
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1 import reports_pb2
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
@@ -39,7 +40,7 @@ def wait_for_spec(
     """The environment's spec, once the first actor has registered it; None when stopped.
 
     Raises:
-        Misconfigured: the server refuses.
+        Misconfigured: the server refuses, or the spec is one that this pronk cannot use.
     """
     stub = RegistryServiceStub(channel)
     try:
@@ -52,7 +53,12 @@ def wait_for_spec(
         )
     except grpc.RpcError as error:
         raise refused(error) from None
-    return None if answer is None else specs.from_proto(answer.spec)
+    if answer is None:
+        return None
+    try:
+        return specs.from_proto(answer.spec)
+    except WireError as error:
+        raise Misconfigured(f"the registered environment cannot be used: {error}") from None
 
 
 def grant_epoch(

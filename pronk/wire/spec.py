@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pronk.wire.errors import WireError
+from pronk.wire.spec_check import check_spec
 from pronk.wire.tensors import dtype_from_wire, dtype_to_wire
 from pronk.wire.v1 import spec_pb2
 
@@ -141,9 +141,10 @@ def from_proto(message: spec_pb2.EnvironmentSpec) -> EnvironmentSpec:
     """The spec of a wire message.
 
     Raises:
-        WireError: "spec" where it describes no environment, "dtype" where one is unknown.
+        WireError: see `check_spec`.
     """
-    spec = EnvironmentSpec(
+    check_spec(message)
+    return EnvironmentSpec(
         environment=message.environment,
         observation=tuple(
             ArraySpec(a.name, dtype_from_wire(a.dtype).name, tuple(a.shape), a.low, a.high)
@@ -155,51 +156,12 @@ def from_proto(message: spec_pb2.EnvironmentSpec) -> EnvironmentSpec:
         agents=tuple(message.agents),
         frames_per_step=message.frames_per_step,
     )
-    _check(spec)
-    return spec
-
-
-def _check(spec: EnvironmentSpec) -> None:
-    """Refuse what no environment can have: it came from another process."""
-    for kind, names in (
-        ("observation", [array.name for array in spec.observation]),
-        ("action", [action.name for action in spec.action]),
-        ("task", spec.tasks),
-        ("agent", spec.agents),
-    ):
-        if not names:
-            raise WireError("spec", f"no {kind}")
-        if len(set(names)) != len(names):
-            raise WireError("spec", f"two of one name: {kind} {sorted(names)}")
-    if spec.frames_per_step < 1:
-        raise WireError("spec", f"{spec.frames_per_step} frames per step")
-    for action in spec.action:
-        _check_action(action)
-
-
-def _check_action(action: ActionSpec) -> None:
-    if isinstance(action, DiscreteSpec):
-        if not action.choices or min(action.choices) < 1:
-            raise WireError("spec", f"action {action.name!r}: choices {action.choices}")
-        if action.scalar and len(action.choices) != 1:
-            raise WireError("spec", f"action {action.name!r}: a scalar of several choices")
-    elif not len(action.low) == len(action.high) == action.size:
-        raise WireError("spec", f"action {action.name!r}: bounds do not fit its shape")
 
 
 def _action_from_proto(message: spec_pb2.ActionSpec) -> ActionSpec:
-    match message.WhichOneof("kind"):
-        case "discrete":
-            return DiscreteSpec(
-                message.name, tuple(message.discrete.choices), message.discrete.scalar
-            )
-        case "continuous":
-            continuous = message.continuous
-            return ContinuousSpec(
-                message.name,
-                tuple(continuous.shape),
-                tuple(continuous.low),
-                tuple(continuous.high),
-            )
-        case _:
-            raise WireError("spec", f"action {message.name!r} has no kind")
+    if message.WhichOneof("kind") == "discrete":
+        return DiscreteSpec(message.name, tuple(message.discrete.choices), message.discrete.scalar)
+    continuous = message.continuous
+    return ContinuousSpec(
+        message.name, tuple(continuous.shape), tuple(continuous.low), tuple(continuous.high)
+    )

@@ -14,13 +14,6 @@ from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
 """Arrays by name; names and shapes follow the environment's spec."""
-MAX_FLOAT = 1e9
-"""Of every float, either sign, whatever its space declares: float32 cannot tell such numbers from
-their neighbours any more, 64 apart. Their squares, and the square of a return of a thousand such
-rewards, summed over a million rows, are finite float32: none alone ends a run as diverged, or makes
-running statistics infinite."""
-MAX_RETURN = MAX_FLOAT**2
-"""Of an episode, either sign: a billion of the largest rewards. Such returns have a mean."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pronk.wire.bounds import MAX_FLOAT, MAX_RETURN
 from pronk.wire.errors import WireError
 from pronk.wire.spec import ActionSpec, ArraySpec, DiscreteSpec, EnvironmentSpec
-from pronk.wire.unroll import MAX_FLOAT, MAX_RETURN, Arrays, Unroll
+from pronk.wire.unroll import Arrays, Unroll
 
 _MEMBER = re.compile(r"[a-z]{1,16}-[0-9A-Za-z]{12}")
 """Ids that the parameter server issues. What was trained is remembered by member."""

@@ -2,47 +2,52 @@
 
 Made by `random` from fixed seeds, and not by a library of property tests: each run is the same ten
 thousand, so that what failed fails again, and what a change lets through was refused before.
-Bytes are edited under a right checksum, since wrong ones are refused before they are read.
+Bytes are edited under a right checksum, since wrong ones are refused before they are read. Half the
+calls are spoiled by bytes, half by fields, since edits of bytes hardly ever make a number wild.
+Every tenth is a first registration, with a server that knows no environment yet.
 """
 
+import itertools
 import math
 import random
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grpc
 import numpy as np
+import pytest
 import torch
 from cluster_clients import TRAIN, Client
 from given_entries import GivenEntries
 from google.protobuf.message import Message
 from numpy.typing import NDArray
-from param_servers import ServerThread, fake_bundle
+from param_servers import ServerThread
 from prometheus_client import REGISTRY
 from prometheus_client.samples import Sample
 from pronk_learner.ingest import Ingest
 from pronk_learner.trainer import Trainer
 from rpc_methods import METHODS, call
+from rpc_requests import sound_requests
 from unroll_samples import HEADER, RICH, sample
+from wild_values import spoil
 
 from pronk.config import parse
 from pronk.nets.network import build
 from pronk.rl.batch import SlotGroup, assemble
-from pronk.transport.bundles import to_message
-from pronk.transport.limits import CALLS_PER_SECOND
+from pronk.transport import cluster, limits
 from pronk.wire import codec
+from pronk.wire.bounds import MAX_FLOAT
 from pronk.wire.contract import CONTRACT_VERSION
-from pronk.wire.digest import digest
 from pronk.wire.errors import WireError
-from pronk.wire.unroll import MAX_FLOAT, Unroll
-from pronk.wire.v1 import blobs_pb2, reports_pb2, tensor_pb2, unroll_pb2
+from pronk.wire.unroll import Unroll
 from pronk.wire.v1 import registry_pb2 as pb
+from pronk.wire.v1 import tensor_pb2, unroll_pb2
 from pronk.wire.validate import Expectation, check
 
-UNROLLS, CALLS = 10_000, 1_000
+UNROLLS, CALLS, FIRST_CALLS = 10_000, 1_000, 100
 TRAINED_EVERY = 50
 """Of the unrolls that are sound."""
 WATCH_SECONDS = 0.1
@@ -50,6 +55,7 @@ EXPERIMENT = parse(
     "name: x\nenv: {id: rich}\n"
     "network: {id: mlp, core: lstm, normalise_observations: true, kwargs: {hidden: [8]}}\n"
 )
+REGISTER = next(method for method in METHODS if method.name == "Register")
 REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -158,64 +164,80 @@ def test_a_learner_refuses_spoiled_unrolls_under_a_reason_and_trains_on_the_othe
     assert all(torch.isfinite(weights).all() for weights in trainer.weights().values())
 
 
-def sound_requests(client: Client) -> dict[str, Message]:
-    """A request of every method that it takes."""
-    learner = client.learner()
-    actor = client.join(TRAIN)
-    bundle = learner.publish(learner.grant.number_floor + 1)
-    next_bundle = fake_bundle(learner.grant.number_floor + 2, learner.grant.epoch)
-    manifest = to_message(next_bundle.manifest)
-    version = to_message(bundle.manifest).version
-    begun = pb.EpisodeStart(version=version, slot=1, number=1)
-    ended = pb.EpisodeEnd(version=version, slot=1, number=1, steps=5, **{"return": 1.0})
-    chunk = b"x" * 100
-    me = learner.member
-    return {
-        "Register": actor._register_request,
-        "Heartbeat": pb.HeartbeatRequest(member=actor.member, versions=[version]),
-        "Leave": pb.LeaveRequest(member="train-unknown"),
-        "GetSpec": pb.GetSpecRequest(),
-        "GrantEpoch": pb.GrantEpochRequest(member=me, policy="default"),
-        "Publish": pb.PublishRequest(member=me, manifest=manifest, blobs=next_bundle.blobs),
-        "Watch": pb.WatchRequest(policy="default", after_number=1),
-        "CutRelease": pb.CutReleaseRequest(member=me, version=version, reason="test"),
-        "ListReleases": pb.ListReleasesRequest(policy="default"),
-        "SetRunState": pb.SetRunStateRequest(member=me, state=pb.RUN_STATE_RUNNING, reason="test"),
-        "ReportEpisodes": pb.ReportEpisodesRequest(
-            member=actor.member, sequence=1, starts=[begun], ends=[ended]
-        ),
-        "GetStatus": pb.GetStatusRequest(),
-        "Put": blobs_pb2.PutRequest(hash=digest(chunk), size=len(chunk), chunk=chunk),
-        "Get": blobs_pb2.GetRequest(hash=manifest.blobs[0]),
-        "LeaveReport": reports_pb2.LeaveReportRequest(
-            member=me, report=reports_pb2.Report(policy="default", summary=b"{}")
-        ),
-        "ListReports": reports_pb2.ListReportsRequest(),
-    }
-
-
-def test_spoiled_calls_are_refused_and_the_server_answers_on(tmp_path: Path) -> None:
+def test_spoiled_calls_are_refused_and_the_server_answers_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CALLS_PER_SECOND", 1e6)  # which have tests of their own
+    monkeypatch.setattr(limits, "BURST", 10**6)
     chance = random.Random(2)
-    codes: Counter[grpc.StatusCode] = Counter()
+    codes: dict[str, Counter[grpc.StatusCode]] = {"bytes": Counter(), "fields": Counter()}
     refused_before = refused_calls()
     with ServerThread(tmp_path) as server, Client(server) as client:
-        sound = {name: r.SerializeToString() for name, r in sound_requests(client).items()}
-        for number in range(CALLS):
-            if number % (CALLS_PER_SECOND // 2) == 0:
-                channel = server.connect()  # each connection may make so many calls
-            method = chance.choice(METHODS)
+        sound = sound_requests(client)
+        for _ in range(CALLS - FIRST_CALLS):
+            method, how = chance.choice(METHODS), chance.choice(("bytes", "fields"))
             watches = method.name == "Watch"  # one that is let in lasts
-            request = edited(sound[method.name], chance)
-            code, _ = call(channel, method, request, WATCH_SECONDS if watches else 10)
+            request = sound[method.name]
+            spoiled = (
+                edited(request.SerializeToString(), chance)
+                if how == "bytes"
+                else spoil(request, chance)
+            )
+            code, _ = call(client.channel, method, spoiled, WATCH_SECONDS if watches else 10)
             if not (watches and code == grpc.StatusCode.DEADLINE_EXCEEDED):
-                codes[code] += 1
-        assert client.status().run, "it answers still"
+                codes[how][code] += 1
+            assert is_sound(client.status()), (method.name, spoiled)
         assert server.error is None
-    assert sum(codes.values()) > CALLS * 0.9
-    assert set(codes) <= {grpc.StatusCode.OK, *REFUSALS}
-    told = sum(count for code, count in codes.items() if code in REFUSALS)
-    assert told > 50, "edits reach the checks"
+    for found in codes.values():
+        assert set(found) <= {grpc.StatusCode.OK, *REFUSALS}
+        assert sum(found.values()) > (CALLS - FIRST_CALLS) * 0.4
+        assert found[grpc.StatusCode.OK] < sum(found.values()) * 0.5, "edits reach the checks"
+    told = sum(count for found in codes.values() for code, count in found.items() if code.value[0])
     assert refused_calls() - refused_before == told, "every refusal is counted"
+
+
+def is_sound(status: pb.GetStatusResponse) -> bool:
+    """Whether every number of an answer is one."""
+    return all(math.isfinite(number) for number in numbers_of(status))
+
+
+def numbers_of(message: Message) -> Iterator[float]:
+    """Every number with a point in a message, at any depth."""
+    for _, value in message.ListFields():
+        for each in (
+            value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        ):
+            if isinstance(each, Message):
+                yield from numbers_of(each)
+            elif isinstance(each, float):
+                yield each
+
+
+def test_a_spoiled_first_registration_leaves_a_run_that_can_be_trained(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    codes: Counter[grpc.StatusCode] = Counter()
+    servers = itertools.count()
+    while sum(codes.values()) < FIRST_CALLS:
+        folder = tmp_path / str(next(servers))
+        with ServerThread(folder) as server, Client(server) as client:
+            known = False  # until one is let in, each is the first
+            while not known and sum(codes.values()) < FIRST_CALLS:
+                request = client.membership(TRAIN)._register_request
+                spoil_spec(request, chance)
+                code, _ = call(client.channel, REGISTER, request.SerializeToString())
+                codes[code] += 1
+                known = code == grpc.StatusCode.OK
+            if not known:
+                client.join(TRAIN)
+            assert cluster.wait_for_spec(client.channel, client.stop)
+            assert is_sound(client.status())
+    assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
+    assert codes[grpc.StatusCode.INVALID_ARGUMENT] > FIRST_CALLS / 3
+
+
+def spoil_spec(request: pb.RegisterRequest, chance: random.Random) -> None:
+    """Spoil what a registration says about the environment."""
+    request.spec.ParseFromString(spoil(request.spec, chance))
 
 
 def refused_calls() -> float:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from unroll_samples import HEADER, sample
 
 from pronk.envs.inspection import Inspector
+from pronk.wire.bounds import MAX_FLOAT
 from pronk.wire.errors import WireError
 from pronk.wire.spec import ArraySpec, DiscreteSpec, EnvironmentSpec
-from pronk.wire.unroll import MAX_FLOAT, Unroll
+from pronk.wire.unroll import Unroll
 from pronk.wire.validate import Expectation, check
 
 JUST_ABOVE = float(np.nextafter(np.float32(MAX_FLOAT), np.float32(np.inf)))

@@ -30,8 +30,9 @@ from pronk.transport.cluster import list_reports
 from pronk.transport.membership import Membership
 from pronk.transport.redis import connect as connect_redis
 from pronk.wire import codec, validate
+from pronk.wire.bounds import MAX_FLOAT
 from pronk.wire.contract import CONTRACT_VERSION
-from pronk.wire.unroll import MAX_FLOAT, Episode, Unroll, UnrollHeader
+from pronk.wire.unroll import Episode, Unroll, UnrollHeader
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
 

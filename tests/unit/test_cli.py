@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import shlex
 import signal
@@ -24,7 +25,7 @@ from pronk.cli.farewell import farewell
 from pronk.cli.main import main
 from pronk.cli.picture import Scene, line, picture, sparkline
 from pronk.cli.rundir import RunDirectory, differences, fresh
-from pronk.cli.session import Judge
+from pronk.cli.session import Judge, Silence
 from pronk.cli.signals import Signals
 from pronk.cli.status import report
 from pronk.cli.supervisor import ChildStatus
@@ -237,6 +238,20 @@ def test_a_resumed_run_that_is_over_already_ends() -> None:
     assert judged(*over)[:4] == [None] * 4
 
 
+def test_a_server_that_does_not_answer_is_told_and_at_last_given_up() -> None:
+    told: list[str] = []
+    silence = Silence(told.append)
+    for seconds in range(0, 65, 5):
+        silence.look(seconds, "it stands still")
+    assert len(told) == 2
+    assert "not answered for 30 s: it stands still" in told[0]
+    silence.look(0.0, "")
+    silence.look(31.0, "again")
+    assert len(told) == 3
+    with pytest.raises(Failed, match="not answered for 10:00"):
+        silence.look(600.0, "it stands still")
+
+
 # --- pictures
 
 
@@ -285,6 +300,24 @@ def test_a_scene_on_one_line() -> None:
         "   42 s  training  45 %  frames 1.23 M  61,234 steps/s  return 213.4  lag 2.2  1:23 left"
     )
     assert "\n" not in line(SCENE)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_not_shown(value: float) -> None:
+    assert duration(value) == "–"
+    monitor = Monitor()
+    for busy in (0.0, value):
+        status = answer()
+        status.members[0].learner.busy_seconds = busy
+        for name in ("return_mean", "lag_mean", "steps_per_second", "progress", "seconds_left"):
+            setattr(status.members[0].learner, name, value)
+        status.actor_demand = value
+        vitals = monitor.observe(status, now=busy if busy == 0 else 2.0)
+    json.dumps(vitals.as_json(), allow_nan=False)
+    assert vitals.return_mean is vitals.actor_demand is None
+    page = shown(report(vitals))
+    assert "nan" not in page
+    assert "inf" not in page
 
 
 def test_durations_and_counts() -> None:

@@ -10,7 +10,7 @@ from pronk_actor.reports import MAX_WAITING
 from pronk_param_server.episodes import MAX_AGE_SECONDS, MAX_REPORTED, MEAN_OVER, Episodes
 from pronk_param_server.refusal import Refusal
 
-from pronk.wire.unroll import MAX_RETURN
+from pronk.wire.bounds import MAX_RETURN
 from pronk.wire.v1 import registry_pb2 as pb
 
 TRAIN, EVALUATE = pb.MEMBER_KIND_TRAIN, pb.MEMBER_KIND_EVALUATE

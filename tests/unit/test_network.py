@@ -12,8 +12,8 @@ from pronk.nets.network import build
 from pronk.nets.normaliser import Normaliser
 from pronk.policy import signature
 from pronk.policy.torch_engine import call
+from pronk.wire.bounds import MAX_FLOAT
 from pronk.wire.spec import ArraySpec
-from pronk.wire.unroll import MAX_FLOAT
 
 ROWS, SLOTS = 6, 3
 

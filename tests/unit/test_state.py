@@ -1,5 +1,6 @@
 """The parameter server's state machine, without network, disk or clock."""
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -357,6 +358,36 @@ def test_metrics_say_which_policy_is_finished() -> None:
     assert told() == {"red": 1, "blue": 0}
     disk.set_run_state(red, pb.RUN_STATE_RUNNING, "stop.frames was raised")
     assert told() == {"red": 0, "blue": 0}
+
+
+FLOATS = [
+    (kind, field.name)
+    for kind in ("actor", "learner")
+    for field in pb.HeartbeatRequest.DESCRIPTOR.fields_by_name[kind].message_type.fields
+    if field.cpp_type == field.CPPTYPE_DOUBLE
+]
+ANY_SIGN = {"return_mean", "lag_mean"}
+
+
+@pytest.mark.parametrize(("kind", "name"), FLOATS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1.7e308])
+def test_numbers_that_nobody_has_counted_are_refused(kind: str, name: str, value: float) -> None:
+    disk = Disk()
+    member = disk.join(pb.MEMBER_KIND_TRAIN, A)
+    sound = heartbeat(member, kind, name, 1.0)
+    disk.state.members.heartbeat(sound, disk.now)
+    if name in ANY_SIGN and math.isfinite(value):
+        disk.state.members.heartbeat(heartbeat(member, kind, name, value), disk.now)
+        return
+    with refused("INVALID_ARGUMENT", name):
+        disk.state.members.heartbeat(heartbeat(member, kind, name, value), disk.now)
+    assert disk.state.members.get(member).report == sound
+
+
+def heartbeat(member: str, kind: str, name: str, value: float) -> pb.HeartbeatRequest:
+    request = pb.HeartbeatRequest(member=member)
+    setattr(getattr(request, kind), name, value)
+    return request
 
 
 def test_one_learner_may_fail_the_run_and_an_operator_may_do_anything() -> None:

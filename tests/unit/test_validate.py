@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from unroll_samples import HEADER, PLAIN, RICH, RICH_CORE, sample
 
 from pronk.wire import codec
+from pronk.wire.bounds import MAX_FLOAT
 from pronk.wire.errors import WireError
 from pronk.wire.spec import ArraySpec
-from pronk.wire.unroll import MAX_FLOAT, Unroll
+from pronk.wire.unroll import Unroll
 from pronk.wire.validate import Expectation, check
 
 ROWS, SLOTS = 3, 2

@@ -73,7 +73,7 @@ class Figures:
             }
             metrics.RHO_MEAN.labels(self._policy).set(row["rho_mean"])
             metrics.RHO_CLIPPED_SHARE.labels(self._policy).set(row["rho_clipped_share"])
-        return {key: _finite(value) for key, value in row.items()}
+        return {key: finite(value) for key, value in row.items()}
 
     def _return_spread(self) -> tuple[float | None, float | None]:
         returns = self._progress.counters.returns[-100:]
@@ -83,6 +83,6 @@ class Figures:
         return float(low), float(high)
 
 
-def _finite(value: float | None) -> float | None:
-    """JSON knows no NaN: what is not finite is not known."""
+def finite(value: float | None) -> float | None:
+    """What is not finite is not known: neither JSON nor the parameter server takes it."""
     return value if value is not None and math.isfinite(value) else None

@@ -15,7 +15,7 @@ from pronk.transport.membership import Membership
 from pronk.transport.retry import details_of
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk_learner import report
-from pronk_learner.figures import Figures
+from pronk_learner.figures import Figures, finite
 from pronk_learner.ingest import Ingest
 from pronk_learner.learner import Assignment, Learner
 from pronk_learner.progress import Progress
@@ -197,7 +197,7 @@ class Session:
             busy_seconds=meter.busy_seconds,
             waiting_seconds=meter.waiting_seconds,
             frames_since_start=meter.frames,
-            return_mean=self._progress.return_mean(),
+            return_mean=finite(self._progress.return_mean()),
             lag_mean=meter.lag,
             steps_per_second=self._progress.steps_per_second,
             progress=outlook.progress,

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pronk.wire.contract import CONTRACT_VERSION
+from pronk.wire.errors import WireError
+from pronk.wire.spec_check import check_spec
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1 import spec_pb2
 from pronk_param_server.members import KIND_NAMES
@@ -56,8 +58,10 @@ def _check_policies(request: pb.RegisterRequest, policies: Sequence[str]) -> Non
 
 
 def _check_spec(spec: spec_pb2.EnvironmentSpec, run: RunRecord) -> Change | None:
-    if not spec.observation or not spec.action:
-        raise Refusal(INVALID, "an actor registers with the environment's spec")
+    try:
+        check_spec(spec)  # whoever reads it later can only end: it is kept for good
+    except WireError as error:
+        raise Refusal(INVALID, f"an actor registers with the environment's spec: {error}") from None
     if run.spec is None:
         content = spec.SerializeToString(deterministic=True)
         return Change(

@@ -11,7 +11,7 @@ from pronk.wire.v1 import blobs_pb2
 from pronk.wire.v1.blobs_pb2_grpc import BlobServiceServicer
 from pronk_param_server.blob_files import tell_damage
 from pronk_param_server.blobs import Blobs, check_hash
-from pronk_param_server.calls import Context, answered, streamed
+from pronk_param_server.calls import LARGE_BYTES, Context, answered, check_size, streamed
 from pronk_param_server.refusal import DATA_LOSS, INVALID, TOO_SLOW, Refusal
 from pronk_param_server.writer import Writer
 
@@ -53,6 +53,7 @@ class BlobService(BlobServiceServicer):
         self, request: blobs_pb2.GetRequest, context: Context
     ) -> AsyncIterator[blobs_pb2.GetResponse]:
         """Send a blob, from memory or from disk."""
+        check_size(request)
         check_hash(request.hash)
         content = self._blobs.content(request.hash)
         if content is None:
@@ -88,7 +89,8 @@ async def _in_time(
     """The pieces of an upload: what comes slowly holds memory that others wait for.
 
     Raises:
-        Refusal: DEADLINE_EXCEEDED, the next piece or the whole takes too long.
+        Refusal: DEADLINE_EXCEEDED, the next piece or the whole takes too long; INVALID_ARGUMENT, a
+            piece is too large.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + BLOB_SECONDS
@@ -100,4 +102,5 @@ async def _in_time(
             raise Refusal(TOO_SLOW, "the upload does not get on: send it again") from None
         if request is None:
             return
+        check_size(request, LARGE_BYTES)
         yield request

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from pronk.telemetry import logs, metrics
 from pronk.transport.retry import DISK_FAILS, Reminder
-from pronk_param_server.refusal import EXHAUSTED, INVALID, Refusal
+from pronk_param_server.refusal import EXHAUSTED, INTERNAL, INVALID, Refusal
 
 S = TypeVar("S")
 Q = TypeVar("Q")
@@ -23,22 +23,24 @@ Context = grpc.aio.ServicerContext[Any, Any]
 SMALL_BYTES = 64 << 10
 """Most requests are smaller."""
 LARGE_BYTES = 2 << 20
-"""Specs, manifests and reports of episodes are smaller."""
+"""Specs, manifests, pieces of blobs and reports are smaller."""
 
-_reminder = Reminder()
-_EXPECTED = (Refusal, OSError, sqlite3.Error)
+_disk_reminder = Reminder()
+_crash_reminders = defaultdict[str, Reminder](Reminder)
 
 
 def answered(
     method: Callable[[S, Q, Context], Awaitable[A]],
 ) -> Callable[[S, Q, Context], Awaitable[A]]:
-    """A call with one answer: refusals and failures of the disk become statuses, and count."""
+    """A call with one answer: whatever goes wrong becomes a status, and counts."""
 
     @functools.wraps(method)
     async def call(self: S, request: Q, context: Context) -> A:
         try:
             return await method(self, request, context)
-        except _EXPECTED as error:
+        except grpc.aio.AbortError:
+            raise  # the door has ended the call: one of its messages cannot be read
+        except Exception as error:
             failure = error
         await _end(context, method.__name__, failure)
         raise failure  # never reached: ending a call raises
@@ -57,7 +59,7 @@ def streamed(
             async for answer in method(self, request, context):
                 yield answer
             return
-        except _EXPECTED as error:
+        except Exception as error:
             failure = error
         await _end(context, method.__name__, failure)
 
@@ -67,11 +69,15 @@ def streamed(
 async def _end(context: Context, method: str, error: Exception) -> None:
     if isinstance(error, Refusal):
         code, message = error.code, str(error)
-    else:
+    elif isinstance(error, OSError | sqlite3.Error):
         code, message = DISK_FAILS, f"the server's disk fails: {error}"
         metrics.DISK_FAILURES.labels("server").inc()
-        if _reminder.due():  # whoever waits for the disk asks every two seconds
+        if _disk_reminder.due():  # whoever waits for the disk asks every two seconds
             logs.get().error("disk_failed", method=method, why=str(error))
+    else:
+        code, message = INTERNAL, f"the server fails at {method}: its log says why"
+        if _crash_reminders[method].due():  # whoever makes it crash may ask as often as it likes
+            logs.get().error("call_failed", method=method, exc_info=error)
     metrics.RPC_REFUSED.labels(method, code.name).inc()
     await context.abort(code, message)
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from pronk.wire.unroll import MAX_RETURN
+from pronk.wire.bounds import MAX_RETURN
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk_param_server.refusal import INVALID, Refusal
 

@@ -1,12 +1,14 @@
 """Who is in the cluster: leases, indexes, newest counters. Pure: the clock is handed in."""
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pronk.wire.bounds import MAX_FIGURE
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk_param_server.demand import Work
-from pronk_param_server.refusal import EXHAUSTED, NOT_FOUND, Refusal
+from pronk_param_server.refusal import EXHAUSTED, INVALID, NOT_FOUND, Refusal
 
 HEARTBEAT_SECONDS = 1.0
 """Between two heartbeats of a member."""
@@ -18,6 +20,7 @@ MAX_MEMBERS = 12_000
 _LATE_SECONDS = 3 * HEARTBEAT_SECONDS
 _SAMPLE_SECONDS = 5.0
 _SAMPLES = 13  # a minute
+_ANY_SIGN = ("return_mean", "lag_mean")
 
 KIND_NAMES = {
     pb.MEMBER_KIND_LEARNER: "learner",
@@ -109,9 +112,11 @@ class Members:
         """Renew a lease and take the report in.
 
         Raises:
-            Refusal: NOT_FOUND, the member is not known (any more).
+            Refusal: NOT_FOUND, the member is not known (any more); INVALID_ARGUMENT, a number that
+                nobody can have counted.
         """
         member = self.get(report.member)
+        _check_stats(report)
         member.heard = now
         member.report = report
         if not member.samples or now - member.samples[-1][0] >= _SAMPLE_SECONDS:
@@ -164,6 +169,19 @@ class Members:
         if request.HasField("index") and request.index not in taken:
             return min(request.index, MAX_MEMBERS)
         return next(index for index in range(len(taken) + 1) if index not in taken)
+
+
+def _check_stats(report: pb.HeartbeatRequest) -> None:
+    """Refuse what would spoil every sum and quotient that it goes into."""
+    kind = report.WhichOneof("stats")
+    for number, value in [] if kind is None else getattr(report, kind).ListFields():
+        if number.cpp_type != number.CPPTYPE_DOUBLE:
+            continue  # whole numbers cannot be wrong
+        if number.name in _ANY_SIGN:
+            if not math.isfinite(value):
+                raise Refusal(INVALID, f"{number.name} is {value}")
+        elif not 0 <= value <= MAX_FIGURE:
+            raise Refusal(INVALID, f"{number.name} is {value}, not from 0 to {MAX_FIGURE:g}")
 
 
 def _work(report: pb.HeartbeatRequest) -> Work:

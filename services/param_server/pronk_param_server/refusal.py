@@ -11,6 +11,8 @@ EXISTS = grpc.StatusCode.ALREADY_EXISTS
 DATA_LOSS = grpc.StatusCode.DATA_LOSS
 TOO_SLOW = grpc.StatusCode.DEADLINE_EXCEEDED
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+# A defect of the server's own.
+INTERNAL = grpc.StatusCode.INTERNAL
 
 
 class Refusal(Exception):  # noqa: N818

@@ -122,6 +122,7 @@ class Registry(RegistryServiceServicer):
     @answered
     async def GetSpec(self, request: pb.GetSpecRequest, context: Context) -> pb.GetSpecResponse:
         """The environment's spec."""
+        check_size(request)
         spec = self._state.spec
         if spec is None:
             raise Refusal(NOT_FOUND, "no actor has registered yet")
@@ -218,6 +219,7 @@ class Registry(RegistryServiceServicer):
         self, request: pb.GetStatusRequest, context: Context
     ) -> pb.GetStatusResponse:
         """Who is in the cluster and how it does."""
+        check_size(request)
         state, now = self._state, time.monotonic()
         demands = overview.demands(state, self._shares)
         return pb.GetStatusResponse(
