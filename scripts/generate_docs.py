@@ -145,8 +145,12 @@ def _type(entry: dict[str, Any], definitions: dict[str, Any]) -> str:
         return f"`{entry['const']}`"
     if "enum" in entry:
         return ", ".join(f"`{value}`" for value in entry["enum"])
-    bounds = [f"{sign} {entry[key]}" for key, sign in BOUNDS.items() if key in entry]
+    bounds = [f"{sign} {_plain(entry[key])}" for key, sign in BOUNDS.items() if key in entry]
     return " ".join([KINDS[entry["type"]], ", ".join(bounds)]).strip()
+
+
+def _plain(number: float) -> str:
+    return str(int(number) if number == int(number) else number)
 
 
 def _variables() -> Iterator[str]:

@@ -69,7 +69,7 @@ class Experiment(Section):
     """The network."""
     algorithm: AlgorithmConfig = AlgorithmConfig()
     """The algorithm."""
-    policies: Annotated[dict[PolicyName, PolicyConfig], Field(min_length=1)] = {
+    policies: Annotated[dict[PolicyName, PolicyConfig], Field(min_length=1, max_length=64)] = {
         "default": PolicyConfig()
     }
     """Policies by name; each has its own learner, stream and versions."""

@@ -52,6 +52,8 @@ def _describe(error: ErrorDetails, schema: type[BaseModel]) -> str:
             return f"{key}: expected keys below it, found {_shown(error['input'])}"
         case "finite_number":
             return f"{key}: must be finite, found {error['input']}"
+        case "int_parsing" | "int_parsing_size":  # text is refused before: it is 1e300, say
+            message = "input should be a smaller integer"
         case "value_error":
             message = str(error["ctx"]["error"])
             if isinstance(error["input"], dict):  # of a section; it names its key itself

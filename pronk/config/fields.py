@@ -30,14 +30,21 @@ def _module_path(value: str) -> str:
 
 FREE = Free()
 NUMBER = BeforeValidator(_number)
-Count = Annotated[int, Field(ge=1), NUMBER]
-Real = Annotated[float, Field(allow_inf_nan=False), NUMBER]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER]
+# Everything ends somewhere: what is above is a slip of the finger, and the process that meets it
+# at work (in a thread, in C, in float32) can only die of it.
+Count = Annotated[int, Field(ge=1, le=1_000_000), NUMBER]
+Frames = Annotated[int, Field(ge=1, le=10**15), NUMBER]
+Width = Annotated[int, Field(ge=1, le=16_384), NUMBER]
+Threads = Annotated[int, Field(ge=1, le=256), NUMBER]
+Real = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False), NUMBER]
+Positive = Annotated[float, Field(ge=1e-12, le=1e9, allow_inf_nan=False), NUMBER]
+NotNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), NUMBER]
+Seconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False), NUMBER]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NUMBER]
 Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(min_length=1, max_length=200)]
 PolicyName = Annotated[str, AfterValidator(_name)]
-ModulePath = Annotated[str, AfterValidator(_module_path)]
+ModulePath = Annotated[Text, AfterValidator(_module_path)]
 
 
 class Section(BaseModel):

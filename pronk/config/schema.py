@@ -14,12 +14,17 @@ from pronk.config.fields import (
     NUMBER,
     Count,
     Flag,
+    Frames,
     ModulePath,
     NotNegative,
     Positive,
     Real,
+    Seconds,
     Section,
     Share,
+    Text,
+    Threads,
+    Width,
 )
 
 
@@ -44,20 +49,20 @@ class WrapperConfig(Section):
 class EnvConfig(Section):
     """The environment."""
 
-    id: Annotated[str, Field(min_length=1)]
+    id: Text
     """A Gymnasium id (`CartPole-v1`, `ALE/Pong-v5`, `MinAtar/Breakout-v0`), or `module:function`
     that returns a Gymnasium environment."""
     kwargs: dict[str, Any] = {}
     """Keyword arguments of the environment."""
-    wrappers: tuple[WrapperConfig, ...] = ()
+    wrappers: Annotated[tuple[WrapperConfig, ...], Field(max_length=32)] = ()
     """Wrappers, innermost first."""
     vectorization: Vectorization = Vectorization.AUTO
     """`auto` takes the environment's own vector implementation where it has one and no wrappers
     are asked for, else `sync` (one after the other in the actor's process). `async` gives every
     slot a process: worth it only where one step takes over a millisecond."""
-    max_episode_steps: Count | None = None
+    max_episode_steps: Annotated[int, Field(ge=1, le=100_000_000), NUMBER] | None = None
     """Truncate episodes after this many decisions; default: the environment's own limit."""
-    step_seconds: Annotated[float, Field(ge=0.01, allow_inf_nan=False), NUMBER, FREE] = 60.0
+    step_seconds: Annotated[Seconds, FREE] = 60.0
     """An environment that takes longer for a step (the reset that begins an episode is one) is
     taken for one that hangs. It is replaced where `vectorization` is `async`; elsewhere its actor
     ends and is started again."""
@@ -79,14 +84,14 @@ class CoreKind(StrEnum):
 class NetworkConfig(Section):
     """The network of a policy: torso → core → heads."""
 
-    id: str = "mlp"
+    id: Text = "mlp"
     """Torso: `mlp`, `minatar` (one small convolution), `shallow` (two convolutions), `deep`
     (residual, 15 convolutions), or `module:Class` of your own."""
     kwargs: dict[str, Any] = {}
     """Keyword arguments of the torso, for example `hidden: [64, 64]` of `mlp`."""
     core: CoreKind = CoreKind.NONE
     """Memory: `none` or `lstm`."""
-    core_size: Count = 256
+    core_size: Width = 256
     """Width of the core."""
     last_action: Flag = False
     """Feed the last action to the core (or the heads) beside the torso's features."""
@@ -110,9 +115,9 @@ class OptimizerConfig(Section):
     name: Literal["rmsprop", "adam"] = "rmsprop"
     """`rmsprop` as the IMPALA paper means it (ε inside the root, accumulator starts at 1), or
     `adam`."""
-    learning_rate: NotNegative = 6e-4
+    learning_rate: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False), NUMBER] = 6e-4
     """At the start."""
-    decay_frames: Count | None = None
+    decay_frames: Frames | None = None
     """The learning rate falls linearly to 0 at this many learned frames; default: constant."""
     epsilon: Positive = 0.01
     """ε of the optimizer."""
@@ -138,7 +143,7 @@ class AlgorithmConfig(Section):
 
     name: Literal["impala"] = "impala"
     """The algorithm."""
-    unroll_length: Count = 20
+    unroll_length: Annotated[int, Field(ge=1, le=100_000), NUMBER] = 20
     """T: transitions per unroll."""
     batch_size: Count = 32
     """B: slots per update."""
@@ -174,7 +179,7 @@ class AlgorithmConfig(Section):
 class PolicyConfig(Section):
     """One policy of the experiment; what is left out is the experiment's own."""
 
-    share: Annotated[float, Field(ge=1e-6, le=1e6), NUMBER] = 1.0
+    share: Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False), NUMBER] = 1.0
     """Its share of every actor's slots, relative to the other policies'."""
     network: NetworkConfig | None = None
     """Keys of the experiment's `network` that are others for this policy."""
@@ -191,7 +196,7 @@ class ActorConfig(Section):
     """Environments per actor."""
     engine: Literal["onnx", "torch"] = "onnx"
     """`onnx` needs no torch; `torch` (extra `actor-torch`) runs networks that do not export."""
-    threads: Annotated[Count, FREE] = 1
+    threads: Annotated[Threads, FREE] = 1
     """Threads of the inference engine."""
     lockstep: Flag = False
     """Act once per version and train once per unroll: with one actor the run repeats exactly."""
@@ -213,11 +218,11 @@ class LearnerConfig(Section):
 
     publish_every: Annotated[Count, FREE] = 1
     """Updates between two published versions."""
-    checkpoint_seconds: Annotated[Positive, FREE] = 60.0
+    checkpoint_seconds: Annotated[Seconds, FREE] = 60.0
     """Seconds between two checkpoints."""
     checkpoints_kept: Annotated[Count, FREE] = 3
     """Newest checkpoints that stay."""
-    threads: Annotated[Count, FREE] = 1
+    threads: Annotated[Threads, FREE] = 1
     """Torch threads."""
     device: Annotated[Literal["auto", "cpu", "cuda"], FREE] = "auto"
     """`auto`: a GPU where there is one."""
@@ -228,11 +233,11 @@ class LearnerConfig(Section):
 class StopConfig(Section):
     """The run is over when any of these holds."""
 
-    frames: Annotated[Count | None, FREE] = None
+    frames: Annotated[Frames | None, FREE] = None
     """Learned environment frames."""
     seconds: Annotated[Positive | None, FREE] = None
     """Training time, resumed parts included."""
     return_mean: Annotated[Real | None, FREE] = None
     """Mean return of the last `return_episodes` episodes reaches it."""
-    return_episodes: Annotated[Count, FREE] = 100
+    return_episodes: Annotated[int, Field(ge=1, le=10_000), NUMBER, FREE] = 100
     """Episodes that the mean is taken over."""

@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from pronk.config.fields import NUMBER, Positive, Section
+from pronk.config.fields import Positive, Section, Width
 
-Width = Annotated[int, Field(ge=1, le=65_536), NUMBER]
+Widths = Annotated[list[Width], Field(max_length=64)]
 
 
 class Torso(Section):
@@ -27,7 +27,7 @@ class Torso(Section):
 class MLP(Torso):
     """Fully connected layers."""
 
-    hidden: list[Width] = [64, 64]
+    hidden: Widths = [64, 64]
     """Widths of the layers."""
 
 
@@ -56,7 +56,7 @@ class Deep(Torso):
 
     smallest_image: ClassVar[int] = 1
 
-    sections: list[Width] = [16, 32, 32]
+    sections: Widths = [16, 32, 32]
     """Channels of each section."""
     hidden: Width = 256
     """Width of the last layer."""

@@ -184,6 +184,7 @@ def test_numbers_are_read_as_people_write_them():
 
     assert experiment.algorithm.optimizer.learning_rate == 1e-3
     assert experiment.stop.frames == 1_000_000
+    assert parse(BASE, ["stop.frames=2.5e6"]).stop.frames == 2_500_000
 
 
 OWN = """

@@ -9,7 +9,7 @@ import pytest
 import torch
 from faults import Operation, at_every_call, needs_ptrace
 from param_servers import fake_bundle, tiny_experiment
-from pronk_learner import checkpoint, report
+from pronk_learner import checkpoint, curve, report
 from pronk_learner.checkpoint import Checkpoint, Counters
 
 from pronk import config
@@ -124,6 +124,20 @@ def rows(folder: Path) -> Any:
     return report.read(folder / report.METRICS)
 
 
+def draw(folder: Path, content: bytes = b"first" * 1000) -> None:
+    with pytest.MonkeyPatch.context() as patch:  # drawing takes a second
+        patch.setattr(curve, "_picture", lambda *_: content)
+        curve.draw([{"return_mean": 1.0}], folder / "curve.png", title="tiny", target=None)
+
+
+def draw_again(folder: Path) -> None:
+    draw(folder, b"second" * 1000)
+
+
+def drawn(folder: Path) -> bytes:
+    return (folder / "curve.png").read_bytes()
+
+
 def nothing(_folder: Path) -> None:
     pass
 
@@ -138,6 +152,7 @@ OPERATIONS: dict[str, tuple[Step, Step, Step]] = {
     "config.yaml of a resumed run": (configure, configure_again, configured),
     "policy": (leave_policy, leave_another, policies),
     "old policy": (leave_policy, remove_policy, policies),
+    "curve.png": (draw, draw_again, drawn),
     "metrics.jsonl": (journal, forget, rows),
 }
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from faults import Operation, at_every_call, needs_ptrace
 from param_servers import SPEC, fake_bundle
-from pronk_param_server.blob_files import persist, prune, sound
+from pronk_param_server import report_files
+from pronk_param_server.blob_files import blob_path, persist, prune, sound
 from pronk_param_server.records import Change
 from pronk_param_server.state import State
 from pronk_param_server.store import Store
@@ -17,6 +18,7 @@ from pronk.transport.bundles import to_message
 from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.spec import to_proto
 from pronk.wire.v1 import registry_pb2 as pb
+from pronk.wire.v1 import reports_pb2
 
 HASH = "e" * 16
 BUNDLE = fake_bundle(1, weights=b"weights" * 1000)
@@ -80,6 +82,19 @@ class Server:
     def leave(self) -> None:
         self.change(self.state.decide_leave(self.learner))
 
+    def stop(self) -> None:
+        if self.state.policies["default"].reserved > MANIFEST.version.number:
+            # As in the life that saw the version: one that began later knows the block only.
+            self.state._highest["default"] = MANIFEST.version.number
+            self.change(self.state.decide_tightening())
+
+    def report(self, summary: bytes = b"first" * 1000) -> None:
+        report = reports_pb2.Report(policy="default", summary=summary)
+        report_files.write(self.folder / "reports/default", report)
+
+    def report_again(self) -> None:
+        self.report(b"second" * 1000)
+
 
 STEPS: dict[str, tuple[tuple[str, ...] | None, tuple[str, ...]]] = {
     "first start": (None, ()),
@@ -89,6 +104,9 @@ STEPS: dict[str, tuple[tuple[str, ...] | None, tuple[str, ...]]] = {
     "release": (("grant", "publish"), ("publish", "release")),
     "finish": (("grant", "publish", "release"), ("finish",)),
     "leave": (("grant",), ("leave",)),
+    "stop": (("grant", "publish"), ("stop",)),
+    "first report": (("grant",), ("report",)),
+    "report": (("grant", "report"), ("report_again",)),
 }
 """What an older server had done (None: there was none), and what is done under faults."""
 
@@ -122,8 +140,8 @@ def look(folder: Path) -> Any:
     finally:
         store.close()
     assert sound(folder / "server/blobs", saved.blobs) == saved.blobs, "a release without its bytes"
-    run = saved.run
-    return events, run.state, run.reason, run.spec, saved.policies, sorted(saved.releases)
+    run, report = saved.run, report_files.read(folder / "server/reports/default")
+    return events, run.state, run.reason, run.spec, saved.policies, sorted(saved.releases), report
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -132,3 +150,26 @@ def test_the_old_state_or_the_new_one(tmp_path: Path, name: str) -> None:
     operation = Operation(Serve(before), Serve(steps), look, (Misconfigured, sqlite3.Error))
     calls = at_every_call(operation, tmp_path / "at")
     assert all(calls.values())
+
+
+ORPHAN = "0" * 64
+
+
+def leave_an_orphan(folder: Path) -> None:
+    persist(folder, BUNDLE.blobs)
+    persist(folder, {ORPHAN: b"of a release that was never recorded"})
+
+
+def prune_at_start(folder: Path) -> None:
+    prune(folder, BUNDLE.blobs)
+    if blob_path(folder, ORPHAN).exists():
+        raise OSError("it tells nobody, for the next start removes it")
+
+
+def blobs(folder: Path) -> tuple[set[str], bool]:
+    return sound(folder, BUNDLE.blobs), blob_path(folder, ORPHAN).exists()
+
+
+def test_pruning_takes_nothing_that_a_release_names(tmp_path: Path) -> None:
+    at_every_call(Operation(leave_an_orphan, prune_at_start, blobs), tmp_path / "at")
+    assert blobs(tmp_path / "at/last") == (set(BUNDLE.blobs), False)

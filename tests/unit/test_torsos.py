@@ -172,8 +172,11 @@ NOT_CALLABLE = 3
         ({"kwargs": {"hidden": 64}}, "network.kwargs: mlp: hidden: input should be a valid list"),
         ({"kwargs": {"hidden": [-1]}}, "mlp: hidden.0: input should be greater than or equal to 1"),
         ({"kwargs": {"hidden": ["a"]}}, "network.kwargs: mlp: hidden.0: expected a number, found"),
-        ({"kwargs": {"scale": 0}}, "network.kwargs: mlp: scale: input should be greater than 0"),
-        ({"id": "deep", "kwargs": {"hidden": 10**12}}, "less than or equal to 65536"),
+        (
+            {"kwargs": {"scale": 0}},
+            "network.kwargs: mlp: scale: input should be greater than or equal to",
+        ),
+        ({"id": "deep", "kwargs": {"hidden": 10**12}}, "less than or equal to 16384"),
         ({"id": "shallow"}, "shallow needs an image, but the environment shows none; use mlp"),
         ({"id": "nowhere.at.all:Net"}, "cannot import nowhere.at.all"),
         ({"id": f"{__name__}:Yours"}, "has no 'Yours'"),

@@ -1,5 +1,6 @@
 """The picture of a run: return over frames, with what else one asks of a run below it."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,23 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import EngFormatter
 
+from pronk import files
+
 _BLUE, _GREY, _ORANGE, _GREEN = "#1f6feb", "#8b949e", "#d9822b", "#2da44e"
 
 
 def draw(rows: list[dict[str, Any]], path: Path, *, title: str, target: float | None) -> None:
-    """Draw the rows of a `metrics.jsonl` into a PNG file; without a return there is no picture."""
+    """Draw the rows of a `metrics.jsonl` into a PNG file; without a return there is no picture.
+
+    Raises:
+        OSError: the disk is full or cannot be written; the old picture is still there.
+    """
     rows = [row for row in rows if row.get("return_mean") is not None]
-    if not rows:
-        return
+    if rows:
+        files.replace(path, _picture(rows, title, target))
+
+
+def _picture(rows: list[dict[str, Any]], title: str, target: float | None) -> bytes:
     frames = [row["frames"] for row in rows]
     figure, (top, left, middle, right) = _axes()
     top.plot(frames, [row["return_mean"] for row in rows], color=_BLUE, linewidth=2.2)
@@ -51,8 +61,10 @@ def draw(rows: list[dict[str, Any]], path: Path, *, title: str, target: float | 
         axes.set_title(label, loc="left", fontsize=9)
         axes.set_ylim(bottom=min([0.0, *(y for _, y in points)]))
     left.yaxis.set_major_formatter(EngFormatter(sep=""))
-    figure.savefig(path, dpi=110)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=110, format="png")
     plt.close(figure)
+    return picture.getvalue()
 
 
 def _axes() -> tuple[Any, tuple[Any, Any, Any, Any]]:
