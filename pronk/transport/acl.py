@@ -18,18 +18,20 @@ _STREAM, _SIZES, _SEEN = "~pronk:*:*:unrolls", "~pronk:*:*:sizes", "~pronk:*:*:s
 
 # How full the memory is, and the scripts by their hash.
 _COMMON = "+ping +info"
-_SCRIPTS = "+evalsha +script|load ~pronk:*"
+_SCRIPTS = "+evalsha ~pronk:*"
 
 RULES: Mapping[str, str] = {
-    # Adds, and nothing else: it reads no unroll and removes none.
+    # Adds, and nothing else: it reads no unroll, removes none, and runs no script of its own, which
+    # might never end.
     "actor": (
         f"{_COMMON} {_SCRIPTS} ({_STREAM} +xlen +xadd) ({_SIZES} +hget +hset) ({_SEEN} +get +set)"
     ),
-    # Reads, acknowledges, deletes, and takes over what dead learners left; it adds nothing.
+    # Reads, acknowledges, deletes, takes over what dead learners left, and mends what actors' hands
+    # did; it adds nothing.
     "learner": (
-        f"{_COMMON} {_SCRIPTS} "
+        f"{_COMMON} {_SCRIPTS} +script|load "
         f"({_STREAM} +xlen +xgroup|create +xgroup|delconsumer +xinfo|consumers +xreadgroup "
-        "+xpending +xclaim +xack +xdel) "
+        "+xpending +xclaim +xack +xdel +xinfo|stream +memory|usage +del) "
         f"({_SIZES} +hget +hincrby +hdel +del)"
     ),
     # Probes and exporters of metrics.

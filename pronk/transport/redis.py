@@ -1,13 +1,19 @@
 """The one factory of Redis clients, and what their failures mean."""
 
+import re
+
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    ClusterError,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -18,12 +24,22 @@ from pronk.errors import Misconfigured
 TIMEOUT_SECONDS = 5.0
 """Deadline of every command; a command that blocks on the server must ask for less."""
 
-WAITED_FOR = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, NoPermissionError)
-"""Failures that pass in time: a server that cannot be reached or has no memory left. Refused
-credentials are among them, because they are connection errors to the client library:
-`raise_if_refused` tells them apart."""
-
 _REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
+
+# Failures that pass in time: a server that cannot be reached, has no memory left, was made a
+# replica of another, or does not know yet the scripts that a learner gives it.
+_PASSING = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    OutOfMemoryError,
+    NoScriptError,
+    ReadOnlyError,
+    ClusterError,
+    TryAgainError,
+)
+# The same, where the client library has no class for it: a script that goes on and on, a server
+# that may not write, a stream that the learner will make anew. Pipelines put words in front.
+_PASSING_TEXT = re.compile(r"\b(BUSY|MISCONF|NOREPLICAS) |exhausted the last possible ID")
 
 
 def connect(url: str) -> "Redis":
@@ -42,7 +58,9 @@ def connect(url: str) -> "Redis":
             protocol=2,
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
+            # Whoever is a replica now is not asked again over the same connection: after a
+            # failover the address may lead to another server.
+            retry=Retry(NoBackoff(), 0, (RedisConnectionError, RedisTimeoutError, ReadOnlyError)),
             driver_info=None,  # telling it needs a right that Redis 7.0 does not know
         )
         client.connection_pool.make_connection()  # options of the URL are read only now
@@ -55,11 +73,14 @@ def connect(url: str) -> "Redis":
     return client
 
 
-def raise_if_refused(error: RedisError) -> None:
-    """Tell a server that will not have us from one that cannot be reached.
+def raise_unless_passing(error: RedisError) -> None:
+    """Return where a failure passes in time, so that whoever waits may go on to.
 
     Raises:
-        Misconfigured: it refused the credentials, or what they may do.
+        Misconfigured: the server refused the credentials, or what they may do.
+        redis.exceptions.RedisError: the failure itself, which waiting does not mend.
     """
     if isinstance(error, _REFUSED):
         raise Misconfigured(f"Redis refuses us: {error}; check PRONK_REDIS_URL") from None
+    if not isinstance(error, _PASSING) and not _PASSING_TEXT.search(str(error)):
+        raise error

@@ -69,6 +69,7 @@ class TestLearner:
         self.exporter = Exporter(self.network, policy, env=experiment.env)
         run = self.learner.membership.run
         self.consumer = Consumer(connect(url), BufferKeys(run, policy), "epoch-1-rank-0")
+        assert self.consumer.read(1, 0) == []  # actors wait for a learner
         length = experiment.algorithm_of(policy).unroll_length
         self.expectation = Expectation(
             run, client.server.hash, policy, spec, length, self.network.core_shapes

@@ -7,12 +7,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from prometheus_client import REGISTRY
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 from valkeys import EmbeddedValkey
 
@@ -25,6 +26,7 @@ from pronk.transport.buffer import (
     Producer,
     await_server,
     buffer_state,
+    tell_server,
 )
 from pronk.transport.buffer import producer as producer_module
 from pronk.transport.redis import connect
@@ -49,7 +51,13 @@ def own_server(tmp_path) -> Iterator[EmbeddedValkey]:
 @pytest.fixture
 def client(server) -> Iterator[Redis]:
     with connect(server.url) as client:
+        prepare(client)
         yield client
+
+
+def prepare(client: Redis) -> None:
+    """As if a learner had read from some buffer of the server."""
+    assert Consumer(client, BufferKeys("other", "default"), "learner").read(1, 0) == []
 
 
 @pytest.fixture
@@ -572,6 +580,7 @@ def test_a_reader_of_an_emptied_server_makes_the_group_again(client, keys):
 
 def test_a_producer_notices_that_the_server_was_emptied(own_server, keys):
     with connect(own_server.url) as client:
+        prepare(client)
         sender = producer(client, keys)
         assert sender.send("member", 3, b"x", NEVER)
         reader = Consumer(client, keys, "learner")
@@ -585,12 +594,20 @@ def test_a_producer_notices_that_the_server_was_emptied(own_server, keys):
         assert not sender.forgot("member", 3), "it cannot be told"
 
 
-def test_scripts_that_the_server_forgot_are_sent_again(client, keys):
-    sender, reader = producer(client, keys), Consumer(client, keys, "learner")
-    for sequence in (1, 2):
-        assert sender.send("m", sequence, b"x", NEVER)
-        assert reader.ack([entry.id for entry in reader.read(1, 0)]) == 1
-        client.script_flush()
+def test_scripts_that_the_server_forgot_are_given_to_it_by_the_learner(own_server, keys):
+    """Actors may not: theirs would be anything."""
+    with connect(own_server.url) as client:
+        sender, reader = producer(client, keys), Consumer(client, keys, "learner")
+        for sequence in (1, 2):
+            with capture_logs() as logs:
+                assert not sender.send("m", sequence, b"x", stopped())
+            if sequence == 1:
+                assert [log["why"] for log in logs] == ["no learner has prepared it yet"]
+            reader._next_mend = 0.0  # ten seconds later
+            assert reader.read(1, 0) == []
+            assert sender.send("m", sequence, b"x", NEVER)
+            assert reader.ack([entry.id for entry in reader.read(1, 0)]) == 1
+            client.script_flush()
 
 
 def test_an_absent_server_is_waited_for_with_one_line(tmp_path, keys):
@@ -611,8 +628,120 @@ def test_an_absent_server_is_waited_for_with_one_line(tmp_path, keys):
         assert len(logs) == 1
         assert buffer_state(client, keys) is None
         with server:
+            assert reader.read(8, 1) == []
             assert sender.send("m", 1, b"x", NEVER)
             assert len(reader.read(8, 100)) == 1
+
+
+@pytest.fixture
+def replica(own_server, keys) -> Iterator[EmbeddedValkey]:
+    """A server that was made a replica of another, as after a failover; it has an unroll."""
+    with connect(own_server.url) as admin:
+        prepare(admin)
+        fill(admin, keys, 1)
+        admin.replicaof("127.0.0.1", 1)
+        yield own_server
+
+
+def test_a_server_that_became_a_replica_is_waited_for_over_new_connections(replica, keys):
+    with connect(replica.url) as client, connect(replica.url) as admin:
+        sender, reader = producer(client, keys), Consumer(client, keys, "learner")
+        connection = client.client_id()
+        with capture_logs() as logs:
+            assert not sender.send("member", 2, b"x", Delays(5))
+            assert client.client_id() != connection, "the address may lead elsewhere by now"
+            assert reader.read(8, 1) == []
+            assert reader.ack([b"1-1"]) == 0
+        assert {log["event"] for log in logs} == {"waiting"}
+        assert "read only replica" in logs[0]["why"]
+        admin.replicaof("NO", "ONE")
+        assert sender.send("member", 2, b"x", NEVER)
+        assert len(reader.read(8, 100)) == 2
+
+
+def test_a_script_that_goes_on_and_on_is_waited_for(own_server, keys):
+    with connect(own_server.url) as client, connect(own_server.url) as admin:
+        sender, reader = producer(client, keys), Consumer(client, keys, "learner")
+        assert reader.read(8, 1) == []
+        admin.config_set("busy-reply-threshold", 1)
+        name = admin.script_load("while true do end")
+        loop = threading.Thread(target=run_for_ever, args=(admin, name))
+        loop.start()
+        with connect(own_server.url) as looker:
+            wait_until(lambda: is_busy(looker))
+            with capture_logs() as logs:
+                assert not sender.send("m", 1, b"x", Delays(3))
+                assert buffer_state(client, keys) is None
+                assert not tell_server(client)
+                assert not sender.forgot("m", 1)
+                assert reader.read(8, 1) == []
+                assert reader.ack([b"1-1"]) == 0
+            assert {log["event"] for log in logs} == {"waiting"}
+            looker.script_kill()
+        loop.join(10)
+        assert sender.send("m", 1, b"x", NEVER)
+        assert len(reader.read(8, 100)) == 1
+
+
+def run_for_ever(client: Redis, script: str) -> None:
+    with suppress(RedisError):  # the deadline, here; the server goes on
+        client.evalsha(script, 0)
+
+
+def is_busy(client: Redis) -> bool:
+    try:
+        return not client.ping()
+    except RedisError as error:
+        return "BUSY" in str(error)
+
+
+# What an actor's hands can do to the stream.
+
+
+@pytest.mark.parametrize("trim", [[], ["MAXLEN", "0"]], ids=["seen", "unseen"])
+def test_a_stream_without_further_ids_is_made_anew_by_the_learner(client, keys, trim):
+    """Nobody can add to it any more, and only the learner may delete it."""
+    sender, reader = producer(client, keys), Consumer(client, keys, "learner")
+    assert reader.read(8, 0) == []
+    fill(client, keys, 2)
+    client.execute_command("XADD", keys.stream, *trim, f"{2**64 - 1}-{2**64 - 1}", "u", "junk")
+    with capture_logs() as logs:
+        assert not sender.send("member", 3, b"x", stopped())
+    assert "exhausted" in logs[0]["why"]
+    reader._next_mend = 0.0  # ten seconds later
+    held = [entry for _ in range(3) for entry in reader.read(1, 0)]
+    assert len(held) == (0 if trim else 3), "nothing is lost by it"
+    assert reader.read(8, 0) == []
+    assert sender.send("member", 3, b"x", stopped())
+    (entry,) = reader.read(8, 0)
+    assert reader.ack([entry.id, *(entry.id for entry in held)]) == 1
+    assert buffer_state(client, keys) == BufferState(0, 0)
+
+
+def test_a_buffer_that_is_said_to_be_full_is_measured_by_the_learner(client, keys):
+    """A learner that has half a batch cannot empty it."""
+    sender, reader = producer(client, keys), Consumer(client, keys, "learner")
+    assert reader.read(8, 0) == []
+    fill(client, keys, 2, b"x" * 1000)
+    held = [entry.id for entry in reader.read(8, 0)]
+    client.hset(keys.sizes, "total", 10**14)
+    assert not sender.send("member", 3, b"x", stopped())
+    reader._next_mend = 0.0  # ten seconds later
+    assert reader.read(8, 0) == []
+    assert 2000 <= buffer_state(client, keys).bytes < 10_000
+    assert sender.send("member", 3, b"x", stopped())
+    assert reader.ack(held) == 2
+
+
+def test_a_true_account_of_bytes_is_left_alone(client, keys):
+    reader = Consumer(client, keys, "learner")
+    for sequence, size in enumerate((0, 1, 1000, 100_000), 1):
+        assert producer(client, keys).send("member", sequence, b"x" * size, NEVER)
+        assert len(reader.read(8, 0)) == 1
+        before = buffer_state(client, keys)
+        reader._next_mend = 0.0
+        assert reader.read(8, 0) == []
+        assert buffer_state(client, keys) == before
 
 
 def test_a_producer_without_a_server_leaves_when_told(tmp_path, keys):
@@ -638,6 +767,7 @@ def test_a_server_out_of_memory_is_waited_for_and_still_drained(tmp_path, keys):
         EmbeddedValkey(tmp_path, max_memory=8 << 20) as server,
         connect(server.url) as client,
     ):
+        prepare(client)
         sender = Producer(client, keys, 1000, 1 << 30)
         payload, sequence = b"x" * (512 << 10), itertools.count(1)
         with capture_logs() as logs:

@@ -25,7 +25,7 @@ from pronk.errors import Fenced
 from pronk.policy.bundle import Bundle
 from pronk.rl.batch import Batch
 from pronk.telemetry import metrics
-from pronk.transport.buffer import BufferKeys, Producer, buffer_state
+from pronk.transport.buffer import BufferKeys, Producer, buffer_state, scripts
 from pronk.transport.cluster import list_reports
 from pronk.transport.membership import Membership
 from pronk.transport.redis import connect as connect_redis
@@ -70,6 +70,7 @@ class Cluster:
         self.redis = connect_redis(valkey.url)
         self.keys = BufferKeys(self.actor.run, "default")
         self._hash = server.hash
+        self.redis.script_load(scripts.ADD)  # as a learner before this one did
         self._producer = Producer(self.redis, self.keys, 64, 1 << 24)
         self._sequence = 0
         self._rng = np.random.default_rng(0)

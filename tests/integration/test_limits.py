@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
@@ -13,7 +13,7 @@ import pytest
 from cluster_clients import TRAIN, Client
 from param_servers import SPEC, ServerThread, eventually, fake_bundle
 from prometheus_client import REGISTRY
-from pronk_param_server import store
+from pronk_param_server import news, store
 from pronk_param_server.news import MAX_WATCHES
 from pronk_param_server.records import Change
 
@@ -207,6 +207,27 @@ def test_one_connection_has_so_many_watches_and_no_more(tmp_path: Path) -> None:
             return error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
         assert eventually(is_let_in)
+
+
+def test_watches_leave_room_for_what_keeps_the_cluster_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many connections somebody opens."""
+    monkeypatch.setattr(server_module, "MAX_CALLS", 12)
+    monkeypatch.setattr(news, "MAX_WATCHES_OF_ALL", 9)
+    request = pb.WatchRequest(policy="default")
+    with ServerThread(tmp_path / "run") as server, ExitStack() as stack:
+        greedy = [stack.enter_context(connection(server)) for _ in range(4)]
+        watches = [
+            RegistryServiceStub(channel).Watch(request, timeout=60)
+            for channel in greedy
+            for _ in range(4)
+        ]
+        assert eventually(lambda: sum(not watch.is_active() for watch in watches) == 7)
+        modest = RegistryServiceStub(stack.enter_context(connection(server)))
+        assert modest.GetStatus(pb.GetStatusRequest(), timeout=5).run
+        with pytest.raises(grpc.RpcError, match="9 watches already"):
+            next(modest.Watch(request, timeout=5))
 
 
 def test_a_silent_connection_ends_and_comes_back_when_needed(

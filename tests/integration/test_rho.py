@@ -161,6 +161,8 @@ def play(case: str, url: str) -> tuple[list[Batch], Trainer, torch.Tensor]:
     env = Scripted(spec, seed=2)
     client = connect(url)
     keys = BufferKeys(uuid4().hex, "default")
+    consumer = Consumer(client, keys, "epoch-1-rank-0")
+    assert consumer.read(1, 0) == []  # actors wait for a learner
     sender = Sender(Producer(client, keys, 64, 1 << 24), "default", lambda: None)
     player.restart(env.reset())
     for _ in range(UNROLLS):
@@ -170,7 +172,6 @@ def play(case: str, url: str) -> tuple[list[Batch], Trainer, torch.Tensor]:
         assert sender.offer(unroll, 5)
     assert sender.close(5) == 0
     expectation = Expectation("run", "hash", "default", spec, LENGTH, network.core_shapes)
-    consumer = Consumer(client, keys, "epoch-1-rank-0")
     batches = []
     while len(batches) < UNROLLS:
         for entry in consumer.read(8, 100):

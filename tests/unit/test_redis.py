@@ -3,12 +3,13 @@
 import ssl
 
 import pytest
+from redis._parsers.base import BaseParser
 from redis.connection import SSLConnection
-from redis.exceptions import AuthenticationError, NoPermissionError
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from pronk.errors import Misconfigured
-from pronk.transport.redis import TIMEOUT_SECONDS, WAITED_FOR, connect, raise_if_refused
+from pronk.transport.redis import TIMEOUT_SECONDS, connect, raise_unless_passing
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,40 @@ def test_tls_is_verified():
 
 def test_refused_credentials_are_told_from_an_absent_server():
     for refused in (AuthenticationError("WRONGPASS"), NoPermissionError("NOPERM")):
-        assert isinstance(refused, WAITED_FOR)
         with pytest.raises(Misconfigured):
-            raise_if_refused(refused)
-    raise_if_refused(RedisConnectionError("refused"))
+            raise_unless_passing(refused)
+    raise_unless_passing(RedisConnectionError("refused"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        "CLUSTERDOWN The cluster is down",
+        "ERR The stream has exhausted the last possible ID, unable to add more items",
+        "LOADING Redis is loading the dataset in memory",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist.",
+        "NOREPLICAS Not enough good replicas to write.",
+        "NOSCRIPT No matching script. Please use EVAL.",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "READONLY You can't write against a read only replica.",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+    ],
+)
+def test_what_a_server_answers_that_will_serve_us_later_is_waited_out(answer):
+    raise_unless_passing(BaseParser.parse_error(answer))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "ERR unknown command 'XADD'",
+        "WRONGTYPE Operation against a key holding the wrong kind of value",
+        "BUSYGROUP Consumer Group name already exists",
+        "NOGROUP No such key",
+    ],
+)
+def test_what_no_wait_mends_is_raised(answer):
+    with pytest.raises(ResponseError):
+        raise_unless_passing(BaseParser.parse_error(answer))

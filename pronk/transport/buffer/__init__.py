@@ -13,6 +13,7 @@ from pronk.transport.buffer.server import (
     BufferState,
     await_server,
     buffer_state,
+    passes,
     tell_server,
 )
 
@@ -26,5 +27,6 @@ __all__ = [
     "Producer",
     "await_server",
     "buffer_state",
+    "passes",
     "tell_server",
 ]

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from pronk.telemetry import logs, metrics
 from pronk.transport.buffer import scripts
 from pronk.transport.buffer.server import BufferKeys, outlast
-from pronk.transport.redis import WAITED_FOR
 from pronk.transport.retry import Reminder
 
 MAX_DELIVERIES = 3
@@ -21,6 +20,7 @@ MAX_DELIVERIES = 3
 _GROUP = "learner"
 _LONGEST_BLOCK_MS = 1000
 _CLAIM_SECONDS = 10.0
+_MEND_SECONDS = 10.0
 _PAGE = 256
 
 
@@ -54,12 +54,14 @@ class Consumer:
         self._acknowledge = client.register_script(scripts.ACKNOWLEDGE)
         self._read_again = client.register_script(scripts.REREAD)
         self._claim = client.register_script(scripts.CLAIM)
+        self._mend = client.register_script(scripts.MEND)
         self._reminder = Reminder()
         self._lock = threading.Lock()
         self._held: set[bytes] = set()  # delivered to us and not acknowledged
         self._unacknowledged: list[bytes] = []  # to acknowledge once the server is back
         self._dead: list[str] = []
         self._next_claim = 0.0
+        self._next_mend = 0.0
         self._incomplete = True  # the server may have given us entries that never arrived
         self._grouped = False
 
@@ -76,15 +78,17 @@ class Consumer:
             self._flush()
             self._make_group()
             self._claim_dead()
-            return self._reread(count) or self._read_new(count, block_ms)
-        except WAITED_FOR as error:
+            entries = self._reread(count) or self._read_new(count, block_ms)
+            if not entries:
+                self._see_that_actors_can_add()
+            return entries
+        except RedisError as error:
+            if _is_missing(error):
+                self._grouped = False
+                return []
             outlast(error, self._reminder)
             self._incomplete = True
             time.sleep(block_ms / 1000)
-        except ResponseError as error:
-            if not _is_missing(error):
-                raise
-            self._grouped = False
         return []
 
     def ack(self, ids: Sequence[bytes]) -> int:
@@ -97,7 +101,7 @@ class Consumer:
             self._unacknowledged.extend(ids)
         try:
             return self._flush()
-        except WAITED_FOR as error:
+        except RedisError as error:
             outlast(error, self._reminder)
             return 0
 
@@ -132,7 +136,17 @@ class Consumer:
         except ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
+        self._client.script_load(scripts.ADD)
         self._grouped = True
+
+    def _see_that_actors_can_add(self) -> None:
+        """When nothing comes: it may be that nobody can add, and only we may mend that."""
+        if time.monotonic() < self._next_mend:
+            return
+        self._client.script_load(scripts.ADD)  # somebody may have flushed the server's scripts
+        if self._mend(keys=[self._keys.stream, self._keys.sizes], args=[_GROUP]):
+            logs.get().warning("made the stream anew: somebody had used up its ids")
+        self._next_mend = time.monotonic() + _MEND_SECONDS
 
     def _claim_dead(self) -> None:
         if not self._dead or time.monotonic() < self._next_claim:
@@ -214,7 +228,7 @@ class Consumer:
             return 0
         try:
             deleted = self._delete(ids)
-        except WAITED_FOR:
+        except RedisError:
             with self._lock:
                 self._unacknowledged = ids + self._unacknowledged
             raise
@@ -234,7 +248,7 @@ def _payload(fields: Mapping[bytes, bytes]) -> bytes:
     return fields.get(b"u", b"")
 
 
-def _is_missing(error: ResponseError) -> bool:
+def _is_missing(error: RedisError) -> bool:
     """The stream or the group is gone: the server came back empty, or was emptied."""
-    text = str(error)
+    text = str(error) if isinstance(error, ResponseError) else ""
     return text.startswith(("NOGROUP", "UNBLOCKED")) or "no such key" in text

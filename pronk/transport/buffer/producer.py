@@ -6,12 +6,13 @@ import time
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from pronk.errors import Misconfigured
 from pronk.telemetry import metrics
 from pronk.transport.buffer import scripts
 from pronk.transport.buffer.server import BufferKeys, number, outlast, read_state
-from pronk.transport.redis import WAITED_FOR, raise_if_refused
+from pronk.transport.redis import raise_unless_passing
 from pronk.transport.retry import Reminder
 
 _SEEN_SECONDS = 24 * 3600
@@ -36,7 +37,6 @@ class Producer:
         self._keys = keys
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._add = client.register_script(scripts.ADD)
         self._reminder = Reminder()
         metrics.BUFFER_CAPACITY.labels(keys.policy).set(max_entries)
         metrics.BUFFER_CAPACITY_BYTES.labels(keys.policy).set(max_bytes)
@@ -71,7 +71,7 @@ class Producer:
             began, longest = time.monotonic(), _LONGEST_DELAY
             try:
                 outcome = self._try(member, sequence, payload)
-            except WAITED_FOR as error:
+            except RedisError as error:
                 outlast(error, self._reminder)
                 outcome, lost_contact, longest = scripts.FULL, True, _LONGEST_OUTAGE_DELAY
             if outcome != scripts.FULL:
@@ -94,8 +94,8 @@ class Producer:
         """
         try:
             seen: Any = self._client.get(self._keys.seen(member))
-        except WAITED_FOR as error:
-            raise_if_refused(error)
+        except RedisError as error:
+            raise_unless_passing(error)
             return False
         return number(seen) < sequence
 
@@ -105,13 +105,17 @@ class Producer:
             return scripts.FULL
         if state.bytes + len(payload) > self._max_bytes:
             return scripts.FULL
-        keys = self._keys
-        with metrics.BUFFER_ADD_SECONDS.labels(keys.policy).time():
-            outcome: int = self._add(
-                keys=[keys.stream, keys.sizes, keys.seen(member)],
-                args=[sequence, self._max_entries, self._max_bytes, _SEEN_SECONDS, payload],
-            )
-        return outcome
+        with metrics.BUFFER_ADD_SECONDS.labels(self._keys.policy).time():
+            return self._add(member, sequence, payload)
+
+    def _add(self, member: str, sequence: int, payload: bytes) -> int:
+        # By its name only: learners, and not actors, tell the server what scripts there are.
+        keys = (self._keys.stream, self._keys.sizes, self._keys.seen(member))
+        limits = (self._max_entries, self._max_bytes, _SEEN_SECONDS)
+        added: Any = self._client.evalsha(
+            scripts.ADD_NAME, len(keys), *keys, sequence, *limits, payload
+        )
+        return int(added)
 
     def _count(self, outcome: int, lost_contact: bool) -> None:
         # After a lost answer, what the buffer has seen is this very unroll.

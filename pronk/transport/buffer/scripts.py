@@ -4,6 +4,8 @@ Redis lets a script that has begun to write go on when memory runs out; each scr
 begins with the write that may be refused, or that needs no memory.
 """
 
+import hashlib
+
 ADDED, FULL, SEEN = 1, 0, -1
 """What `ADD` answers."""
 
@@ -32,6 +34,9 @@ return 1
 """
 )
 """Room is looked at again, since others add too; a sequence seen before adds nothing."""
+
+ADD_NAME = hashlib.sha1(ADD.encode(), usedforsecurity=False).hexdigest()
+"""By which it is called on a server that a learner has given it to."""
 
 ACKNOWLEDGE = (
     _NUMBER
@@ -87,3 +92,28 @@ end
 return claimed
 """
 """Entries change hands without being delivered; a consumer without entries is forgotten."""
+
+MEND = (
+    _NUMBER
+    + """
+-- KEYS: stream, sizes; ARGV: group
+local told = redis.call('XINFO', 'STREAM', KEYS[1])
+for i = 1, #told, 2 do
+  if told[i] == 'last-generated-id' and told[i + 1] == '18446744073709551615-18446744073709551615'
+  then
+    redis.call('DEL', KEYS[1])
+    redis.call('DEL', KEYS[2])
+    redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+    return 1
+  end
+end
+local used = redis.call('MEMORY', 'USAGE', KEYS[1], 'SAMPLES', 0)
+if (number(redis.call('HGET', KEYS[2], 'total')) or 0) > used then
+  redis.call('HINCRBY', KEYS[2], 'total', used - redis.call('HGET', KEYS[2], 'total'))
+end
+return 0
+"""
+)
+"""What actors can do to a stream that would stop them all for good: an entry with the last id there
+is, after which there can be no other, and more bytes than the stream has memory. Answers 1 where it
+made the stream anew: call it once all entries were delivered, then nobody loses any."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from pronk.errors import Misconfigured
 from pronk.telemetry import logs, metrics
-from pronk.transport.redis import WAITED_FOR, raise_if_refused
+from pronk.transport.redis import raise_unless_passing
 from pronk.transport.retry import Reminder, details_of, until_answered
 
 MEMORY_SHARE = 0.7
@@ -74,7 +74,7 @@ def await_server(
         memory: dict[str, Any] = client.info("memory")
         return memory
 
-    memory = until_answered(ask, stop, "the buffer", again=_may_be_reached_later)
+    memory = until_answered(ask, stop, "the buffer", again=passes)
     if memory is None:
         return False
     cap, policy = memory["maxmemory"], memory["maxmemory_policy"]
@@ -94,8 +94,8 @@ def buffer_state(client: Redis, keys: BufferKeys) -> BufferState | None:
     """How full the buffer is, or None while the server cannot be reached. Sets the metrics."""
     try:
         state = read_state(client, keys)
-    except WAITED_FOR as error:
-        raise_if_refused(error)
+    except RedisError as error:
+        raise_unless_passing(error)
         return None
     metrics.BUFFER_LENGTH.labels(keys.policy).set(state.length)
     metrics.BUFFER_BYTES.labels(keys.policy).set(state.bytes)
@@ -106,8 +106,8 @@ def tell_server(client: Redis) -> bool:
     """Set the metrics of the server; whether it answers."""
     try:
         memory: dict[str, Any] = client.info("memory")
-    except WAITED_FOR as error:
-        raise_if_refused(error)
+    except RedisError as error:
+        raise_unless_passing(error)
         metrics.REDIS_UP.set(0)
         return False
     metrics.REDIS_UP.set(1)
@@ -136,18 +136,27 @@ def number(text: bytes | None) -> int:
 
 
 def outlast(error: RedisError, reminder: Reminder) -> None:
-    """Take note of a failure in `WAITED_FOR`, with a log line now and then.
+    """Take note of a failure that passes in time, with a log line now and then.
 
     Raises:
-        Misconfigured: waiting would not help.
+        Misconfigured: the server refuses the credentials.
+        redis.exceptions.RedisError: the failure, which waiting does not mend.
     """
-    raise_if_refused(error)
+    raise_unless_passing(error)
     if reminder.due():
-        logs.get().warning("waiting", waiting_for="the buffer", why=details_of(error))
+        unprepared = isinstance(error, NoScriptError)
+        why = "no learner has prepared it yet" if unprepared else details_of(error)
+        logs.get().warning("waiting", waiting_for="the buffer", why=why)
 
 
-def _may_be_reached_later(error: BaseException) -> bool:
-    if isinstance(error, WAITED_FOR):
-        raise_if_refused(error)
+def passes(error: BaseException) -> bool:
+    """Whether a failure passes in time, for `until_answered`.
+
+    Raises:
+        Misconfigured: the server refuses the credentials.
+        redis.exceptions.RedisError: the failure, which waiting does not mend.
+    """
+    if isinstance(error, RedisError):
+        raise_unless_passing(error)
         return True
     return False

@@ -17,13 +17,21 @@ from pronk.nets.network import PolicyNetwork, build
 from pronk.policy.export import Exporter
 from pronk.telemetry import logs, metrics
 from pronk.transport import settings as environment
-from pronk.transport.buffer import BufferKeys, Consumer, await_server, buffer_state, tell_server
+from pronk.transport.buffer import (
+    BufferKeys,
+    Consumer,
+    await_server,
+    buffer_state,
+    passes,
+    tell_server,
+)
 from pronk.transport.channels import connect
 from pronk.transport.cluster import grant_epoch, wait_for_spec
 from pronk.transport.health import Health
 from pronk.transport.membership import Membership
 from pronk.transport.policies import PolicyPublisher
 from pronk.transport.redis import connect as connect_redis
+from pronk.transport.retry import until_answered
 from pronk.transport.settings import Settings
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.validate import Expectation
@@ -165,7 +173,10 @@ def _open_buffer(
         client, BufferKeys(assignment.run, assignment.policy), consumer_name(assignment.epoch)
     )
     # A newer epoch was granted: every older consumer is dead or fenced.
-    epochs = {name: epoch_of(name) for name in consumer.names()}
+    names = until_answered(consumer.names, stop, "the buffer", again=passes, beat=beat)
+    if names is None:
+        return None
+    epochs = {name: epoch_of(name) for name in names}
     consumer.claim_from(n for n, e in epochs.items() if e is not None and e < assignment.epoch)
     return consumer
 

@@ -83,15 +83,17 @@ async def _end(context: Context, method: str, error: Exception) -> None:
 
 
 class AtOnce:
-    """Calls that one connection makes at once, up to a limit.
+    """Calls that one connection, and all together, make at once, up to a limit.
 
     Args:
-        limit: how many.
+        limit: how many one makes.
+        total: how many all make.
         what: they are, in the plural.
     """
 
-    def __init__(self, limit: int, what: str) -> None:
+    def __init__(self, limit: int, total: int, what: str) -> None:
         self._limit = limit
+        self._total = total
         self._what = what
         self._calls = Counter[str]()
 
@@ -100,11 +102,13 @@ class AtOnce:
         """A call, as long as the context lasts.
 
         Raises:
-            Refusal: RESOURCE_EXHAUSTED, the connection has so many already.
+            Refusal: RESOURCE_EXHAUSTED, the connection has so many already, or all have.
         """
         peer = context.peer()
         if self._calls[peer] >= self._limit:
             raise Refusal(EXHAUSTED, f"one connection has at most {self._limit} {self._what}")
+        if self._calls.total() >= self._total:
+            raise Refusal(EXHAUSTED, f"there are {self._total} {self._what} already")
         self._calls[peer] += 1
         try:
             yield

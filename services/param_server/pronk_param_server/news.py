@@ -14,6 +14,9 @@ MAX_WATCH_SECONDS = 3600
 """Longest watch; a reader opens the next one then."""
 MAX_WATCHES = 64
 """Watches of one connection: a process needs one per policy."""
+MAX_WATCHES_OF_ALL = 12_288
+"""Three quarters of the calls that the server answers at once: what goes on and on leaves room for
+what keeps the cluster alive, heartbeats and publishes, however many connections somebody opens."""
 
 
 class News:
@@ -28,7 +31,7 @@ class News:
         self._state = state
         self._blobs = blobs
         self._events = {policy: asyncio.Event() for policy in state.policies}
-        self._watches = AtOnce(MAX_WATCHES, "watches")
+        self._watches = AtOnce(MAX_WATCHES, MAX_WATCHES_OF_ALL, "watches")
         self._closing = False
 
     async def watch(
