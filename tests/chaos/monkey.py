@@ -106,7 +106,7 @@ class Chaos:
             self._until("as much again", lambda: cluster.timeline.frames > 2 * half)
             cluster.let_end()
             self._until("the run ended", cluster.has_ended)
-            self._until("everybody was there at the end", lambda: not cluster.missing(), 30)
+            self._until("they stayed", lambda: not cluster.missing(), PATIENCE_SECONDS)
             cluster.drain()
 
     def story(self) -> Iterator[str]:

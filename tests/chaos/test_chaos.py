@@ -35,7 +35,7 @@ def test_a_run_outlives_whatever_is_done_to_it(tmp_path: Path) -> None:
             assert killed(cluster) == Counter(
                 done.deed[1] for done in chaos.deeds if done.deed[0] == "kill"
             )
-            assert cluster.faults() == []
+            assert not (found := cluster.faults()), "\n".join(found)
 
 
 def test_a_seed_says_what_is_done_to_whom() -> None:

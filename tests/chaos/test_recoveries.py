@@ -75,7 +75,7 @@ def learning(folder: Path, *changes: str) -> Iterator[Scene]:
     assert versions.error is None
     assert versions.twofold == {}
     assert versions.served == sorted(versions.served), "versions went back"
-    assert cluster.faults() == []
+    assert not (found := cluster.faults()), "\n".join(found)
 
 
 @pytest.mark.parametrize("beside", [(), ("param-server",)], ids=["alone", "with the server"])
