@@ -170,7 +170,7 @@ class Cluster:
         """Of every program's log, for whoever must find out why."""
         for path in sorted(self.directory.logs.glob("*.log")):
             for text in path.read_text(errors="replace").splitlines()[-count:]:
-                yield f"{path.stem}: {text[:300]}"
+                yield f"{path.stem}: {text[:200]}"
 
     def _recording(self, program: Program) -> Program:
         if program.name != "learner":
