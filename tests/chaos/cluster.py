@@ -5,13 +5,15 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
+
+import grpc
+from record import Record, parsed
 
 from pronk import config
 from pronk.cli.cluster import choose_addresses, programs
@@ -19,10 +21,11 @@ from pronk.cli.process import Process, Program
 from pronk.cli.rundir import RunDirectory
 from pronk.cli.supervisor import RestartRule, Supervisor
 from pronk.config import Experiment
+from pronk.transport.channels import connect
+from pronk.transport.cluster import status
+from pronk.transport.settings import Settings, parse_address
 
 CHECKPOINT_SECONDS = 5.0
-SLACK_SECONDS = 4.0
-"""The journal is looked at once a second, and a checkpoint takes a while to be written."""
 RESTART = RestartRule(first_seconds=0.2, longest_seconds=1.0, deaths=1_000_000)
 _POLL_SECONDS = 0.05
 
@@ -34,42 +37,11 @@ def experiment_of(*changes: str) -> Experiment:
     return config.load(path, ("stop.return_mean=null", saved, *changes))
 
 
-class Seen(NamedTuple):
-    """A row of the learner's journal, and when it was seen; `seconds` are those of learning."""
-
-    when: float
-    seconds: float
-    frames: int
-    updates: int
-    lag: float
-
-
 class Timeline:
-    """The rows of the learner's journal as they were seen."""
+    """How far the learner's journal said that it was."""
 
     def __init__(self) -> None:
-        self.rows: list[Seen] = []
-
-    def see(self, row: Seen) -> None:
-        """Take a row, unless it is the last one again."""
-        if not self.rows or self.rows[-1].seconds != row.seconds:
-            self.rows.append(row)
-
-    @property
-    def frames(self) -> int:
-        """As last seen."""
-        return self.rows[-1].frames if self.rows else 0
-
-    def furthest_back(self) -> float:
-        """Seconds of learning that a recovery took back at most."""
-        pairs = zip(self.rows, self.rows[1:], strict=False)
-        back = [old.seconds - new.seconds for old, new in pairs if new.frames < old.frames]
-        return max(back, default=0.0)
-
-    def learned_anew(self, when: float) -> bool:
-        """Whether an update after the moment was trained on data of a version after it."""
-        before = max((row.updates for row in self.rows if row.when <= when), default=0)
-        return any(row.when > when and row.updates - row.lag > before for row in self.rows)
+        self.frames = 0
 
 
 class Cluster:
@@ -78,13 +50,13 @@ class Cluster:
     Attributes:
         programs: by name; they may be changed before the cluster starts.
         timeline: what was seen of it.
-        record: the file in which every update's slots are written down.
+        record: what its learners write down.
         told: the supervisor's lines.
     """
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         self.timeline = Timeline()
-        self.record = folder / "trained.jsonl"
+        self.record = Record(folder / "trained.jsonl", CHECKPOINT_SECONDS)
         self.told: list[str] = []
         self._held = folder / "hold"
         self._held.touch()
@@ -147,7 +119,7 @@ class Cluster:
                 raise TimeoutError(f"still at {self.timeline.frames} frames")
             self._supervisor.tick()
             meanwhile(now)
-            self._look(now)
+            self._look()
             time.sleep(_POLL_SECONDS)
 
     def drain(self) -> None:
@@ -167,13 +139,38 @@ class Cluster:
         found: dict[str, Any] = json.loads((self.directory.path / "summary.json").read_text())
         return found
 
+    def faults(self) -> list[str]:
+        """What is wrong with the run that has ended, a line each."""
+        self.record.look()
+        return self.record.faults(self.summary())
+
+    def learned_since(self, when: float, actor: str | None = None) -> bool:
+        """Whether data of this actor (of any) was trained on that was made after the moment."""
+        if actor is None:
+            return self.record.learned_since(when)
+        lives = {line["member"] for line in self.logged(actor, "joined")}
+        return self.record.learned_since(when, lives)
+
+    def missing(self) -> set[str]:
+        """Learner and actors whose process the parameter server does not know, or none runs."""
+        known = set[int]()
+        settings = Settings(server=parse_address(self.addresses.server))
+        with closing(connect(settings)) as channel, suppress(grpc.RpcError):
+            known = {member.pid for member in status(channel).members if member.alive}
+        members = {name for name in self.programs if name.startswith(("learner", "actor"))}
+        return {name for name in members if self.pid(name) not in known}
+
     def logged(self, name: str, event: str) -> list[dict[str, Any]]:
         """The lines of a program's log that tell of an event."""
-        lines = []
-        for text in (self.directory.logs / f"{name}.log").read_text().splitlines():
-            with suppress(ValueError):
-                lines.append(json.loads(text))
-        return [line for line in lines if line.get("event") == event]
+        path = self.directory.logs / f"{name}.log"
+        lines = parsed(path.read_bytes()) if path.exists() else ()
+        return [line for line in lines if isinstance(line, dict) and line.get("event") == event]
+
+    def last_lines(self, count: int) -> Iterator[str]:
+        """Of every program's log, for whoever must find out why."""
+        for path in sorted(self.directory.logs.glob("*.log")):
+            for text in path.read_text(errors="replace").splitlines()[-count:]:
+                yield f"{path.stem}: {text[:200]}"
 
     def _recording(self, program: Program) -> Program:
         if program.name != "learner":
@@ -183,37 +180,17 @@ class Cluster:
         return replace(
             program,
             command=(sys.executable, script, *options),
-            environment={**program.environment, "RECORD": str(self.record)},
+            environment={**program.environment, "RECORD": str(self.record.path)},
         )
 
-    def _look(self, now: float) -> None:
+    def _look(self) -> None:
+        self.record.look()
         with suppress(OSError, ValueError, IndexError):
             lines = (self.directory.path / "metrics.jsonl").read_bytes()[-4096:].splitlines()
-            row = json.loads(lines[-1])
-            named = (row[name] for name in ("seconds", "frames", "updates", "lag"))
-            self.timeline.see(Seen(now, *named))
+            self.timeline.frames = json.loads(lines[-1])["frames"]
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:
     """A signal to a process group, if it is still there."""
     with suppress(ProcessLookupError):
         os.killpg(pid, number)
-
-
-def surviving(record: Path) -> list[list[list[object]]]:
-    """Slots of every update that the last weights rest on: what a restart took back is left out."""
-    kept: list[dict[str, Any]] = []
-    for text in record.read_text().splitlines():
-        line = json.loads(text)
-        if kept and kept[-1]["epoch"] > line["epoch"]:
-            continue  # its learner woke beside a successor, which goes on without it
-        while kept and kept[-1]["update"] >= line["update"]:
-            kept.pop()
-        kept.append(line)
-    return [line["slots"] for line in kept]
-
-
-def counted_twice(record: Path) -> int:
-    """Slots of unrolls that two surviving updates were trained on."""
-    counts = Counter(tuple(slot) for slots in surviving(record) for slot in slots)
-    return sum(count > 1 for count in counts.values())
