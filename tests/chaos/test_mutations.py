@@ -31,6 +31,7 @@ from pronk.config import parse
 from pronk.nets.network import build
 from pronk.rl.batch import SlotGroup, assemble
 from pronk.transport.bundles import to_message
+from pronk.transport.heart import Heart
 from pronk.transport.limits import CALLS_PER_SECOND
 from pronk.wire import codec
 from pronk.wire.contract import CONTRACT_VERSION
@@ -130,7 +131,7 @@ def test_a_learner_refuses_spoiled_unrolls_under_a_reason_and_trains_on_the_othe
 
     before, sound, applied = refused_unrolls(), 0, 0
     given = GivenEntries(payloads)
-    with Ingest(given, expectation, ahead=2) as ingest:  # type: ignore[arg-type]
+    with Ingest(given, expectation, 2, Heart()) as ingest:  # type: ignore[arg-type]
         while len(given.acknowledged) < UNROLLS - verdicts["sound"] or sound < verdicts["sound"]:
             item = ingest.get(timeout=0.1)
             if item is None:

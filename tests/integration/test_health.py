@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from param_servers import ServerThread, eventually, free_port
 from pronk_param_server import main
 from pronk_param_server.writer import Writer
+from structlog.testing import capture_logs
 
 from pronk.errors import Misconfigured
 from pronk.transport import probe
@@ -102,8 +103,10 @@ def test_a_probe_asks_the_process_beside_it(
     health = Health(ANY, limit=0.0)
     health.set_ready(True)
     monkeypatch.setenv("PRONK_HEALTH_LISTEN", f"0.0.0.0:{health.port}")
-    assert probe.main([]) == 0
-    assert probe.main(["liveness"]) == 1
+    with capture_logs() as lines:
+        assert probe.main([]) == 0
+        assert probe.main(["liveness"]) == 1
+    assert [(line["event"], line["threads"]) for line in lines] == [("stuck", ["work loop"])]
     assert capsys.readouterr().out.split() == ["SERVING", "NOT_SERVING"]
     assert probe.main(["happiness"]) == 2
     health.close()

@@ -112,10 +112,11 @@ def _train(
     if consumer is None:
         return
     keys = BufferKeys(assignment.run, policy)
-    ingest = Ingest(consumer, _expectation(assignment, network, progress), _UNROLLS_AHEAD)
+    expectation = _expectation(assignment, network, progress)
+    ingest = Ingest(consumer, expectation, _UNROLLS_AHEAD, health.heart)
     client = PolicyPublisher(channel, membership.member, stop)
     membership.on_newest(client.reconcile)
-    publisher = Publisher(exporter, client, policy)
+    publisher = Publisher(exporter, client, policy, health.heart)
     learner = Learner(
         assignment, membership, trainer, progress, consumer, ingest, publisher, trained
     )
