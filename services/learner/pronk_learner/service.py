@@ -13,6 +13,7 @@ from redis import Redis
 
 from pronk.config import Experiment, experiment_hash
 from pronk.errors import Misconfigured
+from pronk.files import is_full
 from pronk.nets.network import PolicyNetwork, build
 from pronk.policy.export import Exporter
 from pronk.telemetry import logs, metrics
@@ -24,6 +25,7 @@ from pronk.transport.health import Health
 from pronk.transport.membership import Membership
 from pronk.transport.policies import PolicyPublisher
 from pronk.transport.redis import connect as connect_redis
+from pronk.transport.retry import until_answered
 from pronk.transport.settings import Settings
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.validate import Expectation
@@ -32,6 +34,7 @@ from pronk_learner.ingest import Ingest
 from pronk_learner.learner import Assignment, Learner
 from pronk_learner.progress import Progress
 from pronk_learner.publisher import Publisher
+from pronk_learner.report import Journal
 from pronk_learner.session import Session
 from pronk_learner.trained import Trained
 from pronk_learner.trainer import Trainer
@@ -111,6 +114,15 @@ def _train(
     consumer = _open_buffer(redis, assignment, stop, health.beat)
     if consumer is None:
         return
+    journal = until_answered(
+        partial(Journal, folder, progress.counters.updates),
+        stop,
+        "room on the disk",
+        again=is_full,
+        beat=health.beat,
+    )
+    if journal is None:
+        return
     keys = BufferKeys(assignment.run, policy)
     expectation = _expectation(assignment, network, progress)
     ingest = Ingest(consumer, expectation, _UNROLLS_AHEAD, health.heart)
@@ -128,6 +140,7 @@ def _train(
         progress,
         publisher,
         ingest,
+        journal,
         health,
         partial(_look_at_buffer, redis, keys),
     )
