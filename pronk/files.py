@@ -2,7 +2,13 @@
 
 import os
 from contextlib import suppress
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a write was refused because no room is left: it may succeed later."""
+    return isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT)
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -24,6 +24,7 @@ class Client:
         self.server = server
         self.channel = server.connect()
         self.stop = threading.Event()
+        self.failures: list[Exception] = []
         self._members: list[Membership] = []
         self._watchers: list[PolicyWatcher] = []
 
@@ -48,7 +49,7 @@ class Client:
         return received
 
     def call_back(self, callback: Callable[[Bundle], None], policy: str = "default") -> None:
-        watcher = PolicyWatcher(self.channel, policy, callback, self.stop)
+        watcher = PolicyWatcher(self.channel, policy, callback, self.failures.append, self.stop)
         watcher.start()
         self._watchers.append(watcher)
 

@@ -1,24 +1,28 @@
 """gRPC health checks on a port and a thread of their own, so that work never starves them.
 
-Liveness says that the work loop turns; it is red only when the process should be restarted.
+Liveness says that the work loop turns and that no thread beside it is stuck in what it does; it is
+red only when the process should be restarted.
 Readiness says that the process can do its work now. Kubernetes' probes speak neither TLS nor
 tokens, so neither does this port; it tells nothing else.
 """
 
 # ruff: noqa: N802 - gRPC names the methods.
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Never
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from pronk.telemetry import logs
+from pronk.transport.heart import Heart
 from pronk.transport.listening import check_free
+from pronk.transport.retry import Reminder
 from pronk.transport.settings import Address
 
 LIVENESS = "liveness"
 READINESS = "readiness"
+_WORK_LOOP = "work loop"
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -32,15 +36,20 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     Args:
         listen: where; port 0 asks for a free one, which `port` then names.
-        limit: seconds without `beat` after which liveness turns red.
+        limit: seconds without `beat`, or without a thread's that is at work, after which liveness
+            turns red.
+
+    Attributes:
+        heart: for the threads beside the work loop.
 
     Raises:
         Misconfigured: the address cannot be listened on.
     """
 
     def __init__(self, listen: Address, *, limit: float = 60.0) -> None:
-        self._limit = limit
-        self._last_beat = time.monotonic()
+        self.heart = Heart(limit)
+        self.beat()
+        self._reminder = Reminder()
         self._ready = False
         self._server = grpc.server(
             ThreadPoolExecutor(2, thread_name_prefix="health"),
@@ -54,7 +63,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     def beat(self) -> None:
         """The work loop turns: call it at least every few seconds, blocked waits included."""
-        self._last_beat = time.monotonic()
+        self.heart.beat(_WORK_LOOP)
 
     def set_ready(self, ready: bool) -> None:
         """Whether the process can do its work now."""
@@ -68,7 +77,10 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     @property
     def alive(self) -> bool:
         """What liveness answers."""
-        return time.monotonic() - self._last_beat <= self._limit
+        late = self.heart.late()
+        if late and self._reminder.due():
+            logs.get().error("stuck", threads=late)
+        return not late
 
     def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext

@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import grpc
@@ -29,8 +30,10 @@ _STOP_SECONDS = 0.2
 """How often waiting threads look whether they should end."""
 
 _RETRY_SECONDS = 1.0
+_BEAT_SECONDS = 1.0
 
 OnBundle = Callable[[Bundle], None]
+OnError = Callable[[Exception], None]
 
 
 class PolicyPublisher:
@@ -54,8 +57,8 @@ class PolicyPublisher:
         self._incarnation = ""
         self._reminder = Reminder()
 
-    def publish(self, bundle: Bundle) -> bool:
-        """Make `bundle` the newest version of its policy.
+    def publish(self, bundle: Bundle, beat: Callable[[], None] = lambda: None) -> bool:
+        """Make `bundle` the newest version of its policy; `beat` feeds liveness meanwhile.
 
         Returns:
             False when it was not published: stopped, or refused, which is logged and counted.
@@ -65,21 +68,25 @@ class PolicyPublisher:
         """
         policy = bundle.manifest.policy
         started = time.perf_counter()
-        with self._lock:
-            try:
-                done = until_answered(
-                    lambda: self._attempt(bundle),
-                    self._stop,
-                    f"the parameter server, to publish policy {policy!r}",
-                    again=self._again,
-                )
-            except grpc.RpcError as error:
-                metrics.PUBLISH_FAILURES.labels(policy).inc()
-                logs.get().error("publish_refused", policy=policy, why=details_of(error))
-                return False
+        while not self._lock.acquire(timeout=_BEAT_SECONDS):
+            beat()  # the last version is being published again
+        try:
+            done = until_answered(
+                lambda: self._attempt(bundle, beat),
+                self._stop,
+                f"the parameter server, to publish policy {policy!r}",
+                again=self._again,
+                beat=beat,
+            )
             if done is None:
                 return False
             self._last = bundle
+        except grpc.RpcError as error:
+            metrics.PUBLISH_FAILURES.labels(policy).inc()
+            logs.get().error("publish_refused", policy=policy, why=details_of(error))
+            return False
+        finally:
+            self._lock.release()
         metrics.PUBLISH_SECONDS.labels(policy).observe(time.perf_counter() - started)
         return True
 
@@ -112,12 +119,12 @@ class PolicyPublisher:
         finally:
             self._lock.release()
 
-    def _attempt(self, bundle: Bundle) -> bool:
+    def _attempt(self, bundle: Bundle, beat: Callable[[], None] = lambda: None) -> bool:
         message = to_message(bundle.manifest)
         missing = {name: b for name, b in bundle.blobs.items() if name not in self._stored}
         if sum(map(len, missing.values())) > INLINE_BYTES:
             for name, blob in missing.items():
-                self._blobs.Put(to_pieces(name, blob), timeout=BLOB_SECONDS)
+                self._put(name, blob, beat)
             missing = {}
         request = pb.PublishRequest(member=self._member, manifest=message, blobs=missing)
         try:
@@ -126,6 +133,14 @@ class PolicyPublisher:
             raise fenced_or(error) from None
         self._stored = frozenset(message.blobs)
         return True
+
+    def _put(self, name: str, blob: bytes, beat: Callable[[], None]) -> None:
+        call = self._blobs.Put.future(to_pieces(name, blob), timeout=BLOB_SECONDS)
+        while True:
+            with suppress(grpc.FutureTimeoutError):
+                call.result(timeout=_BEAT_SECONDS)
+                return
+            beat()
 
     def _again(self, error: BaseException) -> bool:
         if code_of(error) == grpc.StatusCode.NOT_FOUND:
@@ -145,16 +160,23 @@ class PolicyWatcher:
         policy: which.
         on_bundle: called with every version fetched; versions that were superseded meanwhile are
             skipped. While it runs, nothing is fetched.
+        on_error: called with what should not happen and ends one of the threads.
         stop: ends the threads.
     """
 
     def __init__(
-        self, channel: grpc.Channel, policy: str, on_bundle: OnBundle, stop: threading.Event
+        self,
+        channel: grpc.Channel,
+        policy: str,
+        on_bundle: OnBundle,
+        on_error: OnError,
+        stop: threading.Event,
     ) -> None:
         self._registry = RegistryServiceStub(channel)
         self._fetcher = Fetcher(channel)
         self._policy = policy
         self._on_bundle = on_bundle
+        self._on_error = on_error
         self._stop = stop
         self._over = threading.Event()
         self._adopted = 0
@@ -163,8 +185,8 @@ class PolicyWatcher:
         self._has_news = threading.Condition()
         self._news: _News | None = None
         self._threads = (
-            threading.Thread(target=self._read, name=f"watch-{policy}", daemon=True),
-            threading.Thread(target=self._fetch, name=f"fetch-{policy}", daemon=True),
+            threading.Thread(target=self._run, args=[work], name=f"{name}-{policy}", daemon=True)
+            for name, work in (("watch", self._read), ("fetch", self._fetch))
         )
 
     def start(self) -> None:
@@ -180,6 +202,12 @@ class PolicyWatcher:
 
     def _is_over(self) -> bool:
         return self._over.is_set() or self._stop.is_set()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self._on_error(error)
 
     def _read(self) -> None:
         while not self._is_over():

@@ -18,6 +18,8 @@ from versions import Versions
 
 DISK = "4m"
 WAIT_SECONDS = 120.0
+FULL_SECONDS = 15.0
+"""That those who died while it is full are watched."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -79,6 +81,15 @@ def test_a_disk_that_is_full_and_then_is_not(tmp_path: Path, logs: str) -> None:
             trained, served = updates(), len(versions.served)
             until(lambda: updates() > trained and len(versions.served) > served)
             assert checkpoint.newest(run / "checkpoints") is not None
+            assert cluster.told == [], "nobody died"
+
+            cluster.kill("learner", "param-server")
+            time.sleep(0.5)
+            fill(run / "ballast")  # what they left free
+            began = time.monotonic()
+            until(lambda: time.monotonic() > began + FULL_SECONDS)
+            deaths = list(cluster.told)
+            assert len(deaths) == 2, "who starts waits for room"
 
             (run / "ballast").unlink()
             frames = cluster.timeline.frames
@@ -89,13 +100,15 @@ def test_a_disk_that_is_full_and_then_is_not(tmp_path: Path, logs: str) -> None:
             until(cluster.has_ended)
             assert failed("disk") == rows, "written again"
             cluster.drain()
-        assert cluster.told == [], "nobody died"
+        assert cluster.told == deaths, "nobody else died"
         assert cluster.summary()["stop_reason"] == "seconds reached 1"
         assert versions.error is None
         assert versions.twofold == {}
         if logs == "beside":
             assert cluster.logged("learner", "checkpoint_not_written")
             assert cluster.logged("learner", "not_written")
+            waits = cluster.logged("param-server", "waiting")
+            assert [line["waiting_for"] for line in waits] == ["room on the disk"]
         assert "Traceback" not in (run / "logs/learner.log").read_text()
         doctor = [sys.executable, "-P", "-m", "pronk.cli.main", "doctor", str(run), "--json"]
         done = subprocess.run(doctor, capture_output=True, text=True, env=os.environ, check=False)

@@ -38,6 +38,7 @@ from pronk.config import parse
 from pronk.nets.network import build
 from pronk.rl.batch import SlotGroup, assemble
 from pronk.transport import cluster, limits
+from pronk.transport.heart import Heart
 from pronk.wire import codec
 from pronk.wire.bounds import MAX_FLOAT
 from pronk.wire.contract import CONTRACT_VERSION
@@ -147,7 +148,7 @@ def test_a_learner_refuses_spoiled_unrolls_under_a_reason_and_trains_on_the_othe
 
     before, sound, applied = refused_unrolls(), 0, 0
     given = GivenEntries(payloads)
-    with Ingest(given, expectation, ahead=2) as ingest:  # type: ignore[arg-type]
+    with Ingest(given, expectation, 2, Heart()) as ingest:  # type: ignore[arg-type]
         while len(given.acknowledged) < UNROLLS - verdicts["sound"] or sound < verdicts["sound"]:
             item = ingest.get(timeout=0.1)
             if item is None:

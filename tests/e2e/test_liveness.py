@@ -148,7 +148,11 @@ def test_deadlocks_turn_red_who_is_in_one(tmp_path: Path) -> None:
     [
         *IN_THE_LOOP.items(),
         (ACTOR, "pronk_actor.sender:Sender.offer"),
+        (ACTOR, "pronk.transport.buffer:Producer.send"),
+        (ACTOR, "pronk_actor.policy_source:PolicySource._prepare"),
         (LEARNER, "pronk.transport.buffer:Consumer.ack"),
+        (LEARNER, "pronk.transport.buffer:Consumer.read"),
+        (LEARNER, "pronk.transport.policies:PolicyPublisher.publish"),
         (SERVER, "pronk_param_server.blobs:Upload.hash_newest"),
     ],
 )

@@ -1,16 +1,19 @@
 """Health checks as Kubernetes makes them: liveness and readiness apart, on their own port."""
 
 import asyncio
+import sqlite3
 import threading
 import time
+from errno import ENOSPC
 from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from param_servers import ServerThread, eventually, free_port
-from pronk_param_server import main
+from pronk_param_server import main, store
 from pronk_param_server.writer import Writer
+from structlog.testing import capture_logs
 
 from pronk.errors import Misconfigured
 from pronk.transport import probe
@@ -102,8 +105,10 @@ def test_a_probe_asks_the_process_beside_it(
     health = Health(ANY, limit=0.0)
     health.set_ready(True)
     monkeypatch.setenv("PRONK_HEALTH_LISTEN", f"0.0.0.0:{health.port}")
-    assert probe.main([]) == 0
-    assert probe.main(["liveness"]) == 1
+    with capture_logs() as lines:
+        assert probe.main([]) == 0
+        assert probe.main(["liveness"]) == 1
+    assert [(line["event"], line["threads"]) for line in lines] == [("stuck", ["work loop"])]
     assert capsys.readouterr().out.split() == ["SERVING", "NOT_SERVING"]
     assert probe.main(["happiness"]) == 2
     health.close()
@@ -134,3 +139,41 @@ async def test_a_stuck_writer_turns_the_parameter_server_red() -> None:
     beats.cancel()
     writer.close()
     health.close()
+
+
+@pytest.mark.parametrize("at", ["_prepare", "commit"])
+def test_a_parameter_server_that_starts_on_a_full_disk_waits_for_room_and_is_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    refused: list[None] = []
+
+    def refuse(*_: object) -> None:
+        refused.append(None)
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    health = Address("127.0.0.1", free_port())
+    server = ServerThread(tmp_path / "run", health_listen=health)
+    with monkeypatch.context() as full:
+        full.setattr(store if at == "_prepare" else store.Store, at, refuse)
+        server._thread.start()
+        eventually(lambda: len(refused) > 2)
+        assert check(health.port, "liveness") == SERVING
+        assert check(health.port, "readiness") == NOT_SERVING
+        assert server.error is None
+    eventually(lambda: check(health.port, "readiness") == SERVING)
+    server.__exit__()
+    assert server.error is None
+
+
+def test_who_waits_for_room_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "_lock", refuse)
+    server = ServerThread(tmp_path / "run")
+    server._thread.start()
+    time.sleep(0.3)
+    server.__exit__()
+    assert server.error is None

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -15,7 +16,8 @@ import pytest
 import torch
 from cluster_clients import TRAIN, Client, Learner
 from param_servers import ServerThread, eventually
-from pronk_learner import checkpoint
+from pronk_learner import checkpoint, service
+from pronk_learner.report import Journal
 from pronk_learner.service import serve
 from pronk_learner.trainer import Trainer, Update
 from valkeys import EmbeddedValkey
@@ -203,6 +205,27 @@ def test_it_trains_refuses_what_is_foreign_and_finishes(
     assert summary["stop_reason"] == "frames reached 400"
     (folder,) = (tmp_path / "policies").iterdir()
     assert Bundle.load(folder).manifest.frames == 400
+
+
+def test_on_a_full_disk_it_waits_for_room_to_start(
+    tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, refused = threading.Event(), []
+
+    def journal(folder: Path, updates: int) -> Journal:
+        if full.is_set():
+            refused.append(folder)
+            raise OSError(ENOSPC, "No space left on device")
+        return Journal(folder, updates)
+
+    full.set()
+    monkeypatch.setattr(service, "Journal", journal)
+    with learning(tmp_path, valkey, monkeypatch) as cluster:
+        eventually(lambda: len(refused) > 2, 30)
+        assert cluster.learns()
+        assert not cluster.newest()
+        full.clear()
+        eventually(cluster.newest, 30)
 
 
 def test_without_a_server_it_saves_on_until_another_has_taken_over(

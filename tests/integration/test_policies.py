@@ -1,17 +1,21 @@
 """Versions on their way, when what is on the way is wrong."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_clients import Client, Learner, Received
 from param_servers import ServerThread, eventually, fake_bundle
+from pronk_param_server import blob_service
 
 from pronk.policy.bundle import Bundle
 from pronk.telemetry import metrics
-from pronk.transport.bundles import BadBlob, to_message
+from pronk.transport.bundles import BadBlob, Fetcher, to_message
+from pronk.transport.channels import INLINE_BYTES
 from pronk.transport.policies import PolicyPublisher, PolicyWatcher, fetch_bundle
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
@@ -75,7 +79,7 @@ def test_a_callback_that_fails_does_not_end_the_watch(client: Client) -> None:
 def test_a_watcher_ends_with_stop_and_without(client: Client) -> None:
     for set_stop in (True, False):
         stop = threading.Event()
-        watcher = PolicyWatcher(client.channel, "default", Received(), stop)
+        watcher = PolicyWatcher(client.channel, "default", Received(), client.failures.append, stop)
         watcher.start()
         eventually(lambda watcher=watcher: watcher._stream)
         if set_stop:
@@ -103,6 +107,37 @@ def test_the_graph_travels_once(client: Client, monkeypatch: pytest.MonkeyPatch)
         assert learner.publisher.publish(bundle)
         eventually(lambda bundle=bundle: received.bundles[-1:] == [bundle])
     assert sizes[0] > 50_000 > 100 > sizes[1] == sizes[2]
+
+
+def test_a_blob_that_is_long_on_its_way_is_no_deadlock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = blob_service.BlobService.Put
+
+    async def slowly(*arguments: Any) -> Any:
+        await asyncio.sleep(2.5)
+        return await put(*arguments)
+
+    monkeypatch.setattr(blob_service.BlobService, "Put", slowly)
+    beats: list[None] = []
+    with ServerThread(tmp_path / "run") as server, Client(server) as client:
+        learner = client.learner()
+        large = fake_bundle(1, learner.grant.epoch, weights=b"w" * (INLINE_BYTES + 1))
+        assert learner.publisher.publish(large, lambda: beats.append(None))
+    assert len(beats) >= 2
+
+
+def test_what_should_not_happen_to_a_watcher_is_told(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("not foreseen")
+
+    monkeypatch.setattr(Fetcher, "fetch", fail)
+    client.watch()
+    client.learner().publish(1)
+    eventually(lambda: client.failures)
+    assert str(client.failures[0]) == "'not foreseen'"
 
 
 def test_publishing_can_be_stopped_while_the_server_is_away(tmp_path: Path) -> None:

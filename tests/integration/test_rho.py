@@ -27,6 +27,7 @@ from pronk.policy.signature import VALUE
 from pronk.rl.batch import Batch, SlotGroup, assemble
 from pronk.rl.distributions import Joint
 from pronk.transport.buffer import BufferKeys, Consumer, Producer
+from pronk.transport.heart import Heart
 from pronk.transport.redis import connect
 from pronk.wire import codec
 from pronk.wire.spec import ArraySpec, ContinuousSpec, DiscreteSpec, EnvironmentSpec
@@ -163,7 +164,7 @@ def play(case: str, url: str) -> tuple[list[Batch], Trainer, torch.Tensor]:
     keys = BufferKeys(uuid4().hex, "default")
     consumer = Consumer(client, keys, "epoch-1-rank-0")
     assert consumer.read(1, 0) == []  # actors wait for a learner
-    sender = Sender(Producer(client, keys, 64, 1 << 24), "default", lambda: None)
+    sender = Sender(Producer(client, keys, 64, 1 << 24), "default", Heart(), lambda: None)
     player.restart(env.reset())
     for _ in range(UNROLLS):
         for _ in range(LENGTH):

@@ -3,12 +3,16 @@
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pronk_learner import report
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from pronk import files
 
 
 def row(seconds: float) -> dict[str, Any]:
@@ -75,3 +79,18 @@ def test_no_row_is_cut_in_two_by_a_full_disk(tmp_path: Path, full: str) -> None:
     (events,) = tmp_path.glob("events.*")
     steps = [event.step for event in EventFileLoader(str(events)).Load() if event.summary.value]
     assert steps == ([1, 2, 4] if full == "metrics.jsonl" else [1, 2, 3, 4])
+
+
+def test_a_journal_that_finds_no_room_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    for owner, name in ((files, "replace"), (RecordWriter, "write")):
+        with monkeypatch.context() as full:
+            full.setattr(owner, name, refuse)
+            with pytest.raises(OSError, match="No space"):
+                report.Journal(tmp_path, 0)
+        assert not list(tmp_path.glob("events.*")), "one would be left by every attempt"
+    report.Journal(tmp_path, 0).close()

@@ -1,10 +1,12 @@
 """Versions are checked before they act, and only the newest is prepared."""
 
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 import torch
+from param_servers import eventually
 from prometheus_client import REGISTRY
 from pronk_actor import policy_source
 from pronk_actor.policy_source import PolicySource
@@ -13,6 +15,7 @@ from pronk.config.schema import NetworkConfig
 from pronk.nets.network import build
 from pronk.policy.bundle import Bundle
 from pronk.policy.export import Exporter
+from pronk.transport.heart import Heart
 from pronk.wire.spec import ArraySpec, DiscreteSpec, EnvironmentSpec
 
 SPEC = EnvironmentSpec(
@@ -36,7 +39,7 @@ def make():
 
 @pytest.fixture
 def source():
-    source = PolicySource("default", SPEC, 1)
+    source = PolicySource("default", SPEC, 1, Heart(), on_error=lambda: None)
     yield source
     source.close()
 
@@ -118,3 +121,29 @@ def test_of_the_versions_that_wait_only_the_newest_is_prepared(source, make, mon
     held.set()
     assert source.wait_above(4, 10)
     assert prepared == [1, 5]
+
+
+def test_what_should_not_happen_ends_the_actor(make, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(policy_source, "open_engine", fail)
+    ended = threading.Event()
+    source = PolicySource("default", SPEC, 1, Heart(), on_error=ended.set)
+    source.offer(make(1))
+    assert ended.wait(10)
+    assert str(source.error) == "out of order"
+    source.close()
+
+
+def test_who_prepares_is_late_only_when_it_is_stuck(make, monkeypatch):
+    heart, lock = Heart(0.2), threading.Event()
+    monkeypatch.setattr(policy_source, "open_engine", lambda *_, **__: lock.wait(20))
+    source = PolicySource("default", SPEC, 1, heart, on_error=lambda: None)
+    time.sleep(0.3)
+    assert not heart.late(), "it has nothing to do"
+    source.offer(make(1))
+    eventually(lambda: heart.late() == ["prepare-default"])
+    lock.set()
+    eventually(lambda: not heart.late())
+    source.close()

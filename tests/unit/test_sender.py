@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from pronk_actor.sender import QUEUE_UNROLLS, Sender
 
 from pronk.errors import Misconfigured
+from pronk.transport.heart import Heart
 from pronk.wire.codec import decode, encode
 from pronk.wire.unroll import Episode, Unroll, UnrollHeader
 
@@ -21,12 +23,22 @@ class FakeProducer:
         self.open = threading.Event()
         self.open.set()
         self.known: list[tuple[str, int]] = []
+        self.stuck = False
 
     def forgot(self, member: str, sequence: int) -> bool:
         return (member, sequence) not in self.known
 
-    def send(self, member: str, sequence: int, payload: bytes, stop: threading.Event) -> bool:
+    def send(
+        self,
+        member: str,
+        sequence: int,
+        payload: bytes,
+        stop: threading.Event,
+        beat: Callable[[], None],
+    ) -> bool:
         while not self.open.wait(0.005):
+            if not self.stuck:
+                beat()
             if stop.is_set():
                 return False
         self.entries.append((member, sequence, payload))
@@ -65,7 +77,7 @@ def producer():
 
 @pytest.fixture
 def sender(producer):
-    sender = Sender(producer, "default", on_error=lambda: None)
+    sender = Sender(producer, "default", Heart(), on_error=lambda: None)
     yield sender
     sender.close(0)
 
@@ -116,7 +128,7 @@ def test_a_full_buffer_fills_the_queue_and_then_blocks(sender, producer):
 
 
 def test_closing_sends_what_waits(producer):
-    sender = Sender(producer, "default", on_error=lambda: None)
+    sender = Sender(producer, "default", Heart(), on_error=lambda: None)
     producer.open.clear()
     for number in range(3):
         until(lambda n=number: sender.offer(unroll(number=n), 1))
@@ -129,7 +141,7 @@ def test_closing_sends_what_waits(producer):
 
 
 def test_closing_gives_up_in_time(producer):
-    sender = Sender(producer, "default", on_error=lambda: None)
+    sender = Sender(producer, "default", Heart(), on_error=lambda: None)
     producer.open.clear()
     for _ in range(3):
         until(lambda: sender.offer(unroll(), 1))
@@ -143,7 +155,7 @@ def test_closing_gives_up_in_time(producer):
 
 def test_observations_travel_compressed_only_where_that_pays(producer):
     for noise, slots in ((False, 64), (True, 64)):
-        sender = Sender(producer, "default", on_error=lambda: None)
+        sender = Sender(producer, "default", Heart(), on_error=lambda: None)
         sent = unroll(slots, 1000, noise=noise)
         sender.offer(replace(sent), 1)
         assert sender.close(5) == 0
@@ -155,9 +167,26 @@ def test_observations_travel_compressed_only_where_that_pays(producer):
 
 def test_what_can_never_be_sent_ends_the_actor(producer):
     stopped = threading.Event()
-    sender = Sender(producer, "default", on_error=stopped.set)
+    sender = Sender(producer, "default", Heart(), on_error=stopped.set)
     assert sender.offer(unroll(1, 1 << 20, noise=True), 1)  # four rows of a mebibyte
     assert stopped.wait(5)
     with pytest.raises(Misconfigured, match=r"algorithm\.unroll_length"):
         sender.offer(unroll(), 1)
     sender.close(0)
+
+
+def test_who_sends_is_late_only_when_it_is_stuck(producer):
+    heart = Heart(0.2)
+    sender = Sender(producer, "default", heart, on_error=lambda: None)
+    assert sender.offer(unroll(), 1)
+    until(lambda: producer.entries)
+    time.sleep(0.3)
+    assert not heart.late(), "it has nothing to do"
+    producer.open.clear()
+    assert sender.offer(unroll(), 1)
+    time.sleep(0.3)
+    assert not heart.late(), "the buffer is full"
+    producer.stuck = True
+    until(lambda: heart.late() == ["send-default"])
+    sender.close(0)
+    assert not heart.late(), "it has ended"

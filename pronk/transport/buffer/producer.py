@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from redis import Redis
@@ -41,7 +42,14 @@ class Producer:
         metrics.BUFFER_CAPACITY.labels(keys.policy).set(max_entries)
         metrics.BUFFER_CAPACITY_BYTES.labels(keys.policy).set(max_bytes)
 
-    def send(self, member: str, sequence: int, payload: bytes, stop: threading.Event) -> bool:
+    def send(
+        self,
+        member: str,
+        sequence: int,
+        payload: bytes,
+        stop: threading.Event,
+        beat: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Add an unroll, waiting for room and for the server.
 
         A full buffer is the steady state: its length is polled, and the payload shipped only when
@@ -53,6 +61,7 @@ class Producer:
                 not above the member's last one is a duplicate and is dropped.
             payload: the encoded unroll.
             stop: ends the wait.
+            beat: feeds liveness; called before every attempt.
 
         Returns:
             True once the buffer has it (a duplicate it has already), False where `stop` was set
@@ -68,6 +77,7 @@ class Producer:
             )
         delay, lost_contact = _FIRST_DELAY, False
         while True:
+            beat()
             began, longest = time.monotonic(), _LONGEST_DELAY
             try:
                 outcome = self._try(member, sequence, payload)

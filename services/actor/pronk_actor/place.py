@@ -79,6 +79,19 @@ class Place:
         ]
         self.membership.report(self.meter.stats(), versions)
 
+    def check(self) -> None:
+        """Raise what ended the work; call it when `stop` is set.
+
+        Raises:
+            Misconfigured: the parameter server now refuses this member.
+            Fenced: it holds another run.
+            Exception: versions can no longer be heard of, fetched or prepared.
+        """
+        self.membership.check()
+        for source in self.sources.values():
+            if source.error is not None:
+                raise source.error
+
     @property
     def has_policies(self) -> bool:
         """There is a version of every policy to act with."""
@@ -126,8 +139,8 @@ def join(
     stack.callback(reports.close)
     sources = {}
     for policy in policies:
-        source = PolicySource(policy, spec, experiment.actor.threads)
-        watcher = PolicyWatcher(channel, policy, source.offer, stop)
+        source = PolicySource(policy, spec, experiment.actor.threads, health.heart, stop.set)
+        watcher = PolicyWatcher(channel, policy, source.offer, source.fail, stop)
         watcher.start()
         stack.callback(source.close)
         stack.callback(watcher.join)

@@ -2,11 +2,13 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 from pronk.errors import Misconfigured
 from pronk.policy.bundle import Bundle
 from pronk.policy.engine import Engine, FingerprintMismatch, open_engine
 from pronk.telemetry import logs, metrics
+from pronk.transport.heart import Heart
 from pronk.wire.spec import EnvironmentSpec
 from pronk_actor.agent import ReadyPolicy
 
@@ -16,19 +18,42 @@ class PolicySource:
 
     Of the versions that wait only the newest is prepared. One that does not fit, or whose outputs
     are not those that its learner computed, is refused and counted: whoever acts goes on with the
-    version that it has.
+    version that it has. Whatever else goes wrong ends the actor: nobody could tell it from one that
+    has heard of nothing new.
+
+    Attributes:
+        error: why versions come no more.
     """
 
-    def __init__(self, policy: str, spec: EnvironmentSpec, threads: int) -> None:
-        """Prepare versions of `policy` for an environment; engines get `threads` threads."""
+    def __init__(
+        self,
+        policy: str,
+        spec: EnvironmentSpec,
+        threads: int,
+        heart: Heart,
+        on_error: Callable[[], None],
+    ) -> None:
+        """Prepare versions of a policy.
+
+        Args:
+            policy: whose.
+            spec: the environment that it is to act in.
+            threads: of each engine.
+            heart: told of every version that is prepared.
+            on_error: called if that cannot go on.
+        """
+        self.error: Exception | None = None
         self._policy = policy
+        self._name = f"prepare-{policy}"
+        self._heart = heart
+        self._on_error = on_error
         self._spec = spec
         self._threads = threads
         self._changed = threading.Condition()
         self._waiting: Bundle | None = None
         self._ready: ReadyPolicy | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name=f"prepare-{policy}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def offer(self, bundle: Bundle) -> None:
@@ -54,6 +79,11 @@ class PolicySource:
             self._changed.wait_for(lambda: self._is_above(number), timeout)
             return self._ready if self._is_above(number) else None
 
+    def fail(self, error: Exception) -> None:
+        """Versions come no more."""
+        self.error = error
+        self._on_error()
+
     def close(self) -> None:
         """End the thread."""
         with self._changed:
@@ -72,7 +102,12 @@ class PolicySource:
                     return
                 bundle, self._waiting = self._waiting, None
             started = time.perf_counter()
-            ready = self._prepare(bundle)
+            try:
+                with self._heart.at_work(self._name):
+                    ready = self._prepare(bundle)
+            except Exception as error:
+                self.fail(error)
+                return
             if ready is None:
                 continue
             metrics.PREPARE_SECONDS.labels(self._policy).observe(time.perf_counter() - started)

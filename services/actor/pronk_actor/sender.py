@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pronk.errors import Misconfigured
 from pronk.transport.buffer import Producer
+from pronk.transport.heart import Heart
 from pronk.wire.codec import encode
 from pronk.wire.errors import WireError
 from pronk.wire.unroll import Unroll
@@ -25,11 +26,14 @@ class Sender:
         error: why it gave up; `offer` raises it.
     """
 
-    def __init__(self, producer: Producer, policy: str, on_error: Callable[[], None]) -> None:
+    def __init__(
+        self, producer: Producer, policy: str, heart: Heart, on_error: Callable[[], None]
+    ) -> None:
         """Start to send unrolls of `policy`; `on_error` is called once if that cannot go on."""
         self.error: Exception | None = None
         self._producer = producer
-        self._policy = policy
+        self._name = f"send-{policy}"
+        self._heart = heart
         self._on_error = on_error
         self._waiting: deque[Unroll] = deque()
         self._busy = False
@@ -39,7 +43,7 @@ class Sender:
         self._member = ""
         self._sequence = 0
         self._compress: bool | None = None
-        self._thread = threading.Thread(target=self._run, name=f"send-{policy}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def offer(self, unroll: Unroll, timeout: float) -> bool:
@@ -98,20 +102,22 @@ class Sender:
                 self._busy = True
                 self._changed.notify_all()
             try:
-                if not self._send(unroll):
-                    return
+                with self._heart.at_work(self._name) as beat:
+                    if not self._send(unroll, beat):
+                        return
             except Exception as error:
                 self._fail(error)
                 return
             self._busy = False
 
-    def _send(self, unroll: Unroll) -> bool:
+    def _send(self, unroll: Unroll, beat: Callable[[], None]) -> bool:
         unroll.header = replace(unroll.header, sequence=self._sequence + 1)
         for part in split(unroll):
             self._sequence = part.header.sequence
             payload = self._encode(part)
             self._member = part.header.member
-            if not self._producer.send(self._member, self._sequence, payload, self._give_up):
+            sent = self._producer.send(self._member, self._sequence, payload, self._give_up, beat)
+            if not sent:
                 return False
         return True
 

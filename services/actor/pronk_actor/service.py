@@ -37,7 +37,7 @@ def train(experiment: Experiment, stop: threading.Event) -> None:
         place = join(experiment, pb.MEMBER_KIND_TRAIN, stack, stop)
         if place is not None:
             _train(place, stop)
-            place.membership.check()
+            place.check()
 
 
 def evaluate(experiment: Experiment, stop: threading.Event, *, sample: bool) -> None:
@@ -52,7 +52,7 @@ def evaluate(experiment: Experiment, stop: threading.Event, *, sample: bool) -> 
         place = join(experiment, pb.MEMBER_KIND_EVALUATE, stack, stop)
         if place is not None:
             _evaluate(place, stop, sample=sample)
-            place.membership.check()
+            place.check()
 
 
 def _train(place: Place, stop: threading.Event) -> None:
@@ -146,7 +146,7 @@ def _cast(place: Place, policy: str, client: Redis, stop: threading.Event) -> Ca
     return Cast(
         Player(place.spec, seat, place.make_agent(policy)),
         place.sources[policy],
-        Sender(producer, policy, on_error=stop.set),
+        Sender(producer, policy, place.health.heart, on_error=stop.set),
         header,
     )
 

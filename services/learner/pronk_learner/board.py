@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -32,9 +33,15 @@ class Board:
         self._file = (folder / name).open("ab")
         self._records = RecordWriter(self._file)
         begun = SessionLog(status=SessionLog.START)
-        self._write(Event(wall_time=time.time(), step=step, file_version="brain.Event:2"))
-        self._write(Event(wall_time=time.time(), step=step, session_log=begun))
-        self._file.flush()
+        try:
+            self._write(Event(wall_time=time.time(), step=step, file_version="brain.Event:2"))
+            self._write(Event(wall_time=time.time(), step=step, session_log=begun))
+            self._file.flush()
+        except OSError:  # whoever tries again has another name for it
+            with suppress(OSError):
+                self._file.close()
+            (folder / name).unlink()
+            raise
 
     def add(self, values: Mapping[str, float], step: int) -> None:
         """Values by tag, at a step.

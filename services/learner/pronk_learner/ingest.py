@@ -3,10 +3,12 @@
 import queue
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Self
 
 from pronk.telemetry import logs, metrics
 from pronk.transport.buffer import Consumer, Entry
+from pronk.transport.heart import Heart
 from pronk.transport.retry import Reminder
 from pronk.wire import codec
 from pronk.wire.errors import WireError
@@ -23,10 +25,13 @@ class Ingest:
     A bad unroll is refused under a counted reason and removed; it never reaches the learner.
     """
 
-    def __init__(self, consumer: Consumer, expectation: Expectation, ahead: int) -> None:
+    def __init__(
+        self, consumer: Consumer, expectation: Expectation, ahead: int, heart: Heart
+    ) -> None:
         self._consumer = consumer
         self._expectation = expectation
         self._queue: queue.Queue[tuple[bytes, Unroll]] = queue.Queue(maxsize=ahead)
+        self._heart = heart
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self.failure: BaseException | None = None
@@ -58,9 +63,11 @@ class Ingest:
 
     def _run(self) -> None:
         try:
-            while not self._stop.is_set():
-                for entry in self._consumer.read(_READ_ENTRIES, _BLOCK_MS):
-                    self._take(entry)
+            with self._heart.at_work("ingest") as beat:
+                while not self._stop.is_set():
+                    beat()
+                    for entry in self._consumer.read(_READ_ENTRIES, _BLOCK_MS):
+                        self._take(entry, beat)
         except Exception as error:
             logs.get().exception("ingest_died")
             self.failure = error
@@ -76,7 +83,8 @@ class Ingest:
                 "unroll_refused", reason=error.reason, detail=str(error), count=count
             )
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: Entry, beat: Callable[[], None]) -> None:
+        beat()
         try:
             unroll = codec.decode(entry.payload)
             check(unroll, self._expectation)
@@ -88,5 +96,6 @@ class Ingest:
             try:
                 self._queue.put((entry.id, unroll), timeout=0.2)
             except queue.Full:
+                beat()
                 continue
             return

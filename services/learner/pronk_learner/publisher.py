@@ -15,6 +15,7 @@ from pronk.errors import Fenced
 from pronk.policy.bundle import Bundle
 from pronk.policy.export import Diverged, Exporter
 from pronk.telemetry import logs, metrics
+from pronk.transport.heart import Heart
 from pronk.transport.policies import PolicyPublisher
 
 
@@ -31,10 +32,13 @@ class Snapshot:
 class Publisher:
     """Turns snapshots into policies and makes them the newest."""
 
-    def __init__(self, exporter: Exporter, client: PolicyPublisher, policy: str) -> None:
+    def __init__(
+        self, exporter: Exporter, client: PolicyPublisher, policy: str, heart: Heart
+    ) -> None:
         self._exporter = exporter
         self._client = client
         self._policy = policy
+        self._heart = heart
         self._changed = threading.Condition()
         self._waiting: Snapshot | None = None
         self._busy = False
@@ -88,7 +92,8 @@ class Publisher:
     def _run(self) -> None:
         try:
             while (snapshot := self._next()) is not None:
-                self._publish(snapshot)
+                with self._heart.at_work("publisher") as beat:
+                    self._publish(snapshot, beat)
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
@@ -103,7 +108,7 @@ class Publisher:
             self._busy = snapshot is not None
             return snapshot
 
-    def _publish(self, snapshot: Snapshot) -> None:
+    def _publish(self, snapshot: Snapshot, beat: Callable[[], None]) -> None:
         try:
             bundle = self._exporter.bundle(
                 snapshot.weights,
@@ -117,5 +122,6 @@ class Publisher:
             logs.get().error("version_not_made", number=snapshot.number, why=str(error))
             return
         self.diverged = 0
-        if self._client.publish(bundle):
+        beat()
+        if self._client.publish(bundle, beat):
             self.newest = bundle

@@ -31,6 +31,7 @@ class Journal:
     A resumed run drops the rows that its checkpoint does not know.
 
     Raises:
+        OSError: the disk is full (`pronk.files.is_full`): try again.
         Misconfigured: the folder cannot be written.
     """
 
@@ -39,14 +40,15 @@ class Journal:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             kept = forget(path, updates)
-            self._file = path.open("a", encoding="utf-8")
             purge = kept[-1]["frames"] + 1 if kept else 0
             self._newest = kept[-1]["seconds"] if kept else 0.0
             self._board = Board(folder, purge)
+            self._file = path.open("a", encoding="utf-8")
         except OSError as error:
+            if files.is_full(error):
+                raise
             raise Misconfigured(
-                f"cannot write in {folder}: {error.strerror}; free some space or choose another "
-                "run directory"
+                f"cannot write in {folder}: {error.strerror}; choose another run directory"
             ) from None
 
     def is_due(self, seconds: float) -> bool:

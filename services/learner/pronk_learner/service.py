@@ -13,6 +13,7 @@ from redis import Redis
 
 from pronk.config import Experiment, experiment_hash
 from pronk.errors import Misconfigured
+from pronk.files import is_full
 from pronk.nets.network import PolicyNetwork, build
 from pronk.policy.export import Exporter
 from pronk.telemetry import logs, metrics
@@ -40,6 +41,7 @@ from pronk_learner.ingest import Ingest
 from pronk_learner.learner import Assignment, Learner
 from pronk_learner.progress import Progress
 from pronk_learner.publisher import Publisher
+from pronk_learner.report import Journal
 from pronk_learner.session import Session
 from pronk_learner.trained import Trained
 from pronk_learner.trainer import Trainer
@@ -119,11 +121,21 @@ def _train(
     consumer = _open_buffer(redis, assignment, stop, health.beat)
     if consumer is None:
         return
+    journal = until_answered(
+        partial(Journal, folder, progress.counters.updates),
+        stop,
+        "room on the disk",
+        again=is_full,
+        beat=health.beat,
+    )
+    if journal is None:
+        return
     keys = BufferKeys(assignment.run, policy)
-    ingest = Ingest(consumer, _expectation(assignment, network, progress), _UNROLLS_AHEAD)
+    expectation = _expectation(assignment, network, progress)
+    ingest = Ingest(consumer, expectation, _UNROLLS_AHEAD, health.heart)
     client = PolicyPublisher(channel, membership.member, stop)
     membership.on_newest(client.reconcile)
-    publisher = Publisher(exporter, client, policy)
+    publisher = Publisher(exporter, client, policy, health.heart)
     learner = Learner(
         assignment, membership, trainer, progress, consumer, ingest, publisher, trained
     )
@@ -135,6 +147,7 @@ def _train(
         progress,
         publisher,
         ingest,
+        journal,
         health,
         partial(_look_at_buffer, redis, keys),
     )

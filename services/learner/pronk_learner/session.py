@@ -38,6 +38,7 @@ class Session:
         progress: Progress,
         publisher: Publisher,
         ingest: Ingest,
+        journal: report.Journal,
         health: Health,
         buffer_at_hand: Callable[[], bool],
     ) -> None:
@@ -52,7 +53,7 @@ class Session:
         self._buffer_at_hand = buffer_at_hand
         self._figures = Figures(assignment.policy, progress, learner.meter)
         self._failure: str | None = None
-        self._journal = report.Journal(assignment.folder, progress.counters.updates)
+        self._journal = journal
         self._started = time.monotonic() - progress.counters.seconds
         self._next_tick = 0.0
         self._next_checkpoint = time.monotonic() + assignment.experiment.learner.checkpoint_seconds

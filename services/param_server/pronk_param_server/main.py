@@ -4,7 +4,9 @@ import asyncio
 import secrets
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +14,12 @@ import typer
 
 from pronk.config import Experiment, experiment_hash
 from pronk.config import load as load_experiment
+from pronk.files import is_full
 from pronk.startup import run_service
 from pronk.telemetry import logs, metrics
 from pronk.transport import settings as environment
 from pronk.transport.health import Health
+from pronk.transport.retry import until_answered
 from pronk.transport.security import authority
 from pronk.transport.server import create_server
 from pronk.transport.settings import Settings
@@ -27,6 +31,7 @@ from pronk_param_server.blob_files import prune, sound
 from pronk_param_server.blob_service import BlobService
 from pronk_param_server.blobs import Blobs
 from pronk_param_server.ledger import Ledger
+from pronk_param_server.records import Saved
 from pronk_param_server.registry import Registry
 from pronk_param_server.report_service import ReportService
 from pronk_param_server.state import State
@@ -61,21 +66,37 @@ def param_server(
 
 
 async def serve(experiment: Experiment, settings: Settings, stop: threading.Event) -> None:
-    """Serve until `stop` is set.
+    """Serve until `stop` is set; a disk that is full at the start is waited for.
 
     Raises:
         Misconfigured: an address is taken or unprotected, or the run directory does not fit.
     """
-    writer = Writer()
     folder = settings.required_run_dir() / "server"
-    try:
-        store = await writer.run(Store, folder)
+    with closing(Writer()) as writer, closing(Health(settings.health_listen)) as health:
+        opened = await writer.run(
+            until_answered,
+            partial(_open, folder, experiment),
+            stop,
+            "room on the disk",
+            again=is_full,
+            beat=health.beat,
+        )
+        if opened is None:
+            return
+        store, saved = opened
         try:
-            await _serve(experiment, settings, stop, store, writer, folder / "blobs")
+            await _serve(experiment, settings, stop, store, saved, writer, health, folder / "blobs")
         finally:
             await writer.run(store.close)
-    finally:
-        writer.close()
+
+
+def _open(folder: Path, experiment: Experiment) -> tuple[Store, Saved]:
+    store = Store(folder)
+    try:
+        return store, store.load(experiment.name, experiment_hash(experiment))
+    except BaseException:
+        store.close()
+        raise
 
 
 async def _serve(
@@ -83,10 +104,11 @@ async def _serve(
     settings: Settings,
     stop: threading.Event,
     store: Store,
+    saved: Saved,
     writer: Writer,
+    health: Health,
     blob_folder: Path,
 ) -> None:
-    saved = await writer.run(store.load, experiment.name, experiment_hash(experiment))
     shares = {
         policy: experiment.slots_of(policy) / experiment.actor.slots
         for policy in experiment.policies
@@ -101,7 +123,6 @@ async def _serve(
         state, Ledger(state, store, writer), writer, blobs, blob_folder, known, shares, incarnation
     )
 
-    health = Health(settings.health_listen)
     metrics_port = metrics.serve(settings.metrics_listen.host, settings.metrics_listen.port)
     server, port = create_server(settings, _SERVICES, known)
     add_RegistryServiceServicer_to_server(registry, server)
@@ -125,7 +146,6 @@ async def _serve(
     beat.cancel()
     await registry.close()
     await server.stop(_GRACE_SECONDS)
-    health.close()
     logs.get().info("stopped")
 
 

@@ -9,12 +9,15 @@ import json
 import secrets
 import sqlite3
 import time
+from contextlib import ExitStack
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
 from pronk.errors import Misconfigured
+from pronk.files import is_full
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk_param_server.records import Change, PolicyRecord, RunRecord, Saved
 
@@ -23,6 +26,9 @@ LAYOUT: Final = 1
 
 KEPT_AUDIT: Final = 10_000
 """Newest lines of the audit log that stay."""
+
+_FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+"""What SQLite says of a full disk; the second, of the memory that its readers share."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS run (
@@ -43,28 +49,36 @@ class Store:
     """The run's tables in `folder`; call every method on the writer thread.
 
     Raises:
+        OSError: the disk is full (`pronk.files.is_full`): try again.
         Misconfigured: the folder cannot be used, is in use, or was written by another version.
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(folder / "lock")
-            self._database = _open(folder / "registry.sqlite3")
-        except OSError as error:
-            raise Misconfigured(f"cannot use {folder}: {error.strerror}") from None
-        except sqlite3.Error as error:
-            raise Misconfigured(f"cannot use {folder / 'registry.sqlite3'}: {error}") from None
+        with ExitStack() as undo:  # whoever tries again must not find the lock held
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._lock = undo.enter_context(_lock(folder / "lock"))
+                self._database = _open(folder / "registry.sqlite3")
+            except OSError as error:
+                if is_full(error):
+                    raise
+                raise Misconfigured(f"cannot use {folder}: {error.strerror}") from None
+            except sqlite3.Error as error:
+                _raise_if_full(error)
+                raise Misconfigured(f"cannot use {folder / 'registry.sqlite3'}: {error}") from None
+            undo.pop_all()
 
     def load(self, name: str, experiment_hash: str) -> Saved:
         """What is stored; a new run of the experiment `name` if nothing is.
 
         Raises:
-            Misconfigured: the folder holds a run of another experiment, or is damaged or full.
+            OSError: the disk is full (`pronk.files.is_full`): try again.
+            Misconfigured: the folder holds a run of another experiment, or is damaged.
         """
         try:
             return self._load(name, experiment_hash)
         except (sqlite3.Error, DecodeError) as error:
+            _raise_if_full(error)
             raise Misconfigured(f"cannot use the run directory's database: {error}") from None
 
     def _load(self, name: str, experiment_hash: str) -> Saved:
@@ -147,6 +161,15 @@ def _lock(path: Path) -> Any:
 
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path)
+    try:
+        _prepare(database, path)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _prepare(database: sqlite3.Connection, path: Path) -> None:
     # FULL: what was answered survives the machine's power as well.
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
@@ -160,4 +183,8 @@ def _open(path: Path) -> sqlite3.Connection:
     if layout not in (0, LAYOUT):
         raise Misconfigured(f"{path} has layout {layout}, this version of pronk knows {LAYOUT}")
     database.executescript(f"BEGIN;{_TABLES}PRAGMA user_version = {LAYOUT};COMMIT;")
-    return database
+
+
+def _raise_if_full(error: Exception) -> None:
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in _FULL:
+        raise OSError(ENOSPC, str(error)) from None
