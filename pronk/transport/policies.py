@@ -184,10 +184,10 @@ class PolicyWatcher:
         self._stream: grpc.Call | None = None
         self._has_news = threading.Condition()
         self._news: _News | None = None
-        self._threads = (
+        self._threads = [
             threading.Thread(target=self._run, args=[work], name=f"{name}-{policy}", daemon=True)
             for name, work in (("watch", self._read), ("fetch", self._fetch))
-        )
+        ]
 
     def start(self) -> None:
         """Begin to watch."""

@@ -80,14 +80,17 @@ def test_a_watcher_ends_with_stop_and_without(client: Client) -> None:
     for set_stop in (True, False):
         stop = threading.Event()
         watcher = PolicyWatcher(client.channel, "default", Received(), client.failures.append, stop)
+        before = set(threading.enumerate())
         watcher.start()
+        own = {each for each in set(threading.enumerate()) - before if "default" in each.name}
+        assert len(own) == 2
         eventually(lambda watcher=watcher: watcher._stream)
         if set_stop:
             stop.set()
         started = time.monotonic()
         watcher.join()
         assert time.monotonic() - started < 2
-        assert not any(thread.is_alive() for thread in watcher._threads)
+        assert not any(thread.is_alive() for thread in own)
 
 
 def test_the_graph_travels_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
