@@ -2,8 +2,8 @@
 
 A line rests on the files and folders that its `inputs` and its command name, on `configs`, and on
 what the named tests share: every file under `tests` that is no test itself and whose name appears
-in one of them, and so on from there. Of Python files the code counts; comments, docstrings and
-layout do not.
+in one of them, the `conftest.py` of every folder above them, and so on from there. Of Python files
+the code counts; comments, docstrings and layout do not.
 """
 
 import ast
@@ -52,8 +52,9 @@ def _shared(tree: Path, listing: Listing, chosen: set[str]) -> set[str]:
     new = chosen & tests
     while new:
         text = "\n".join(_git(tree, "cat-file", "blob", listing[each]).decode() for each in new)
-        words = set(re.findall(r"\w+", text)) | {"conftest"}
-        new = {path for path in helpers - found if PurePath(path).stem in words}
+        words = set(re.findall(r"\w+", text))
+        above = {f"{folder}/conftest.py" for path in new for folder in PurePath(path).parents}
+        new = {path for path in helpers - found if PurePath(path).stem in words or path in above}
         found |= new
     return found
 

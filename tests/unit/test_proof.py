@@ -163,6 +163,25 @@ def test_what_is_proved_is_run_again_only_when_its_inputs_change(proof, project)
     assert runs(project) == 4 * first, "a file that the command names"
 
 
+def test_what_a_test_shares_with_others_counts_and_what_it_does_not_share_does_not(proof, project):
+    for folder in ("tests/near", "tests/far"):
+        (project / folder).mkdir(parents=True)
+    (project / "tests/near/test_sum.py").write_text("import helper\n")
+    for file in ("conftest", "helper", "other", "near/conftest", "far/conftest"):
+        (project / "tests" / f"{file}.py").write_text("x = 0\n")
+    table(project, LINE | {"inputs": ["pronk", "tests/near/test_sum.py"]})
+    proof.main([], project)
+    counting = []
+    for number, file in enumerate(("conftest", "helper", "other", "near/conftest", "far/conftest")):
+        before = runs(project)
+        (project / "tests" / f"{file}.py").write_text(f"x = {number + 1}\n")
+        commit(project)
+        proof.main([], project)
+        if runs(project) > before:
+            counting.append(file)
+    assert counting == ["conftest", "helper", "near/conftest"]
+
+
 def test_what_tests_share_counts_for_those_that_use_it(proof, project):
     files = {
         "tests/test_sum.py": "import near; assert near.ONE == 1",
