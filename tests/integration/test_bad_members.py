@@ -3,13 +3,12 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import grpc
 import pytest
 from cluster_clients import TRAIN, Client
-from param_servers import SPEC, ServerThread, eventually
+from param_servers import SPEC, eventually
 from prometheus_client import REGISTRY
 from pronk_param_server import overview
 from structlog.testing import capture_logs
@@ -24,18 +23,6 @@ from pronk.wire.v1 import spec_pb2
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
 
 INTERNAL, INVALID = grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerThread]:
-    with ServerThread(tmp_path / "run") as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: ServerThread) -> Iterator[Client]:
-    with Client(server) as client:
-        yield client
 
 
 def refused(method: str, code: grpc.StatusCode) -> float:

@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -36,18 +36,6 @@ from pronk.wire.contract import CONTRACT_VERSION
 from pronk.wire.digest import digest
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerThread]:
-    with ServerThread(tmp_path / "run") as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: ServerThread) -> Iterator[Client]:
-    with Client(server) as client:
-        yield client
 
 
 def again(server: ServerThread) -> ServerThread:

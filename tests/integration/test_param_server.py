@@ -31,18 +31,6 @@ from pronk.wire.v1.blobs_pb2_grpc import BlobServiceStub
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerThread]:
-    with ServerThread(tmp_path / "run") as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: ServerThread) -> Iterator[Client]:
-    with Client(server) as client:
-        yield client
-
-
 def test_its_disk_is_known_before_anything_was_stored(tmp_path: Path) -> None:
     metrics.DISK_BYTES.set(0)
     with ServerThread(tmp_path / "run"):

@@ -34,13 +34,6 @@ from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.blobs_pb2_grpc import BlobServiceStub
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
 
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerThread]:
-    with ServerThread(tmp_path / "run") as running:
-        yield running
-
-
 # Crashes
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,6 @@ from pronk.transport.channels import INLINE_BYTES
 from pronk.transport.policies import PolicyPublisher, PolicyWatcher, fetch_bundle
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[Client]:
-    with ServerThread(tmp_path / "run") as server, Client(server) as client:
-        yield client
 
 
 def publish(learner: Learner, manifest: pb.PolicyManifest, bundle: Bundle) -> None:

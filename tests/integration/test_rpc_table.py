@@ -1,6 +1,5 @@
 """Every method: a request too large, one that comes twice, before its time and after it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,18 +61,6 @@ every_method = pytest.mark.parametrize("method", METHODS, ids=NAMES)
 
 def test_every_method_has_its_row() -> None:
     assert sorted(NAMES) == sorted(EXPECTED)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerThread]:
-    with ServerThread(tmp_path / "run") as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: ServerThread) -> Iterator[Client]:
-    with Client(server) as client:
-        yield client
 
 
 def requests(client: Client) -> dict[str, Message]:
