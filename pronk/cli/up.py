@@ -75,10 +75,16 @@ def up(
         train(experiment, directory, buffer_url, signals, open_screen(headless), secure=secure)
     if signals.number is not None:
         with suppress(OSError):  # the terminal may be gone
-            print(f"pronk: stopped; go on with: {how_to_resume(directory)}", file=sys.stderr)
+            print(f"pronk: {_stopped(directory)}", file=sys.stderr)
         raise typer.Exit(128 + signals.number)
     with surviving_its_reader():
         farewell(directory, experiment, Terminal())
+
+
+def _stopped(directory: RunDirectory) -> str:
+    if not directory.config.exists():
+        return "stopped before anything was started"
+    return f"stopped; go on with: {how_to_resume(directory)}"
 
 
 def train(
