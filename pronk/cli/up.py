@@ -1,5 +1,6 @@
 """`pronk up`: a whole cluster on this machine, from its start to its end."""
 
+import math
 import sys
 import time
 from contextlib import suppress
@@ -169,10 +170,15 @@ def open_screen(headless: bool) -> Screen:
 
 def _watch(running: Cluster, director: "Director", signals: Signals) -> None:
     judge, silence = Judge(), Silence(director.tell)
+    pinger = running.pinger
+    # The services wait for a buffer without end, and so does the run.
+    unheard = Silence(director.tell, pinger.address, math.inf) if pinger is not None else None
     while not signals.stop.wait(_TICK_SECONDS):
         running.supervisor.tick()
         director.show(running)
         silence.look(running.poller.silent_seconds, running.poller.why)
+        if pinger is not None and unheard is not None:
+            unheard.look(pinger.silent_seconds, pinger.why)
         vitals = running.poller.newest
         end = judge.end(vitals, time.monotonic())
         if end == "FINISHED":
