@@ -109,7 +109,8 @@ def _totals(vitals: Vitals) -> Table:
     if vitals.actor_demand is not None:
         grid.add_row("demand", f"{vitals.actor_demand:.1f} actors would keep the learner busy")
     if vitals.seconds_left is not None:
-        grid.add_row("left", duration(vitals.seconds_left))
+        # A return that ends the run may come first; whether one does, the server does not tell.
+        grid.add_row("left", f"at most {duration(vitals.seconds_left)}")
     return grid
 
 

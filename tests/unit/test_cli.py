@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +282,7 @@ def drawn(scene: Scene, width: int = 100) -> str:
 
 def test_the_picture_shows_what_one_wants_to_know() -> None:
     shown = drawn(SCENE)
-    for text in ("cartpole", "CartPole-v1", "45 %", "1:23 left", "213.4", "▁▃█", "goal 475",
+    for text in ("cartpole", "CartPole-v1", "45 %", "at most 1:23 left", "213.4", "▁▃█", "goal 475",
                  "61,234 steps/s", "1.23 M frames", "900 updates", "lag 2.2", "runs/x/logs",
                  "restarting (restarted 1×)", "12 more actors"):  # fmt: skip
         assert text in shown
@@ -297,9 +298,21 @@ def test_the_picture_stands_missing_numbers_and_narrow_terminals() -> None:
 
 def test_a_scene_on_one_line() -> None:
     assert line(SCENE) == (
-        "   42 s  training  45 %  frames 1.23 M  61,234 steps/s  return 213.4  lag 2.2  1:23 left"
+        "   42 s  training  45 %  frames 1.23 M  61,234 steps/s  return 213.4 (goal 475)  lag 2.2  "
+        "at most 1:23 left"
     )
     assert "\n" not in line(SCENE)
+
+
+def test_the_time_left_is_a_bound_where_a_return_ends_the_run_too() -> None:
+    without = replace(SCENE, goal=None)
+    for show in (line, drawn):
+        assert "at most 1:23 left" in show(SCENE)
+        assert "1:23 left" in show(without)
+        assert "at most" not in show(without)
+        assert "goal" not in show(without)
+    assert "at most 1:23" in shown(report(VITALS)), "status does not know the goal"
+    assert "return 213.4 (goal -150)" in line(replace(SCENE, goal=-150.0))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
