@@ -24,7 +24,10 @@ _SECONDS = 2.5
 
 def status(
     run_dir: Annotated[
-        Path | None, typer.Argument(help="The run directory of a `pronk up` on this machine.")
+        Path | None,
+        typer.Argument(
+            metavar="RUN_DIR", help="The run directory of a `pronk up` on this machine."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
