@@ -93,6 +93,8 @@ def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["policy", "list", 300 * "x"], "cannot use xxx"),
         (["evaluate", 300 * "x"], "cannot use xxx"),
         (["policy", "show", "nowhere"], "nowhere is no directory"),
+        (["policy", "list", "."], ". is no run directory and no policy folder"),
+        (["policy", "show", "."], ". is no run directory and no policy folder"),
         (["policy", "export", "."], "Missing option '--out'"),
         (["policy", "lst"], "No such command 'lst'. Did you mean 'list'?"),
         (["bench", "cluster", "x.yaml", "--json", "no/where"], "--json no/where"),
