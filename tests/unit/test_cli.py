@@ -38,7 +38,7 @@ from pronk.config import dump, load, parse
 from pronk.errors import Misconfigured
 from pronk.wire.spec import ArraySpec, DiscreteSpec, EnvironmentSpec
 from pronk.wire.v1 import registry_pb2
-from pronk.words import duration, short
+from pronk.words import duration, plural, short
 
 EXPERIMENT = parse("{name: x, env: {id: CartPole-v1}, stop: {return_mean: 475}}")
 HEAVY = {"torch", "gymnasium", "onnxruntime", "grpc", "numpy", "pydantic", "redis", "psutil"}
@@ -344,6 +344,7 @@ def test_numbers_that_are_none_are_not_shown(value: float) -> None:
 
 
 def test_durations_and_counts() -> None:
+    assert [plural(n, "slot") for n in (1, 2, 0)] == ["1 slot", "2 slots", "0 slots"]
     assert [duration(s) for s in (0, 59.4, 60, 3599.6, 7387)] == [
         "0 s", "59 s", "1:00", "1:00:00", "2:03:07",
     ]  # fmt: skip
@@ -511,7 +512,7 @@ def test_a_batch_must_fit_the_buffer() -> None:
     )
     sized = "{name: x, env: {id: A}, algorithm: {batch_size: 32}, buffer: {max_entries: %d}}"
     preflight.check_buffer(parse(sized % 32), spec)  # one slot an entry: two are over 1 MiB
-    with pytest.raises(Misconfigured, match=r"32 unrolls of 1 slots.*max_entries to 64"):
+    with pytest.raises(Misconfigured, match=r"32 unrolls of 1 slot, and .*max_entries to 64"):
         preflight.check_buffer(parse(sized % 31), spec)
 
 
