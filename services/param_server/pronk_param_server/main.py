@@ -51,13 +51,10 @@ _GRACE_SECONDS = 2.0
 def param_server(
     config: Annotated[Path, typer.Option("--config", help="The experiment, a YAML file.")],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key.")
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, over the file's; repeatable.")
     ] = None,
 ) -> None:
-    """Hold the run's state: members, epochs, versions, releases.
-
-    Example: PRONK_RUN_DIR=runs/cartpole pronk param-server --config configs/cartpole.yaml
-    """
+    """Hold the run's state: members, epochs, versions, releases."""
 
     def main(stop: threading.Event) -> None:
         experiment = load_experiment(config, overrides or ())
