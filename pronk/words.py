@@ -22,6 +22,11 @@ def short(count: float) -> str:
     return f"{count:g}"
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 slot`, `2 slots`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def printable(text: str) -> str:
     """Text of somebody else on one line, without what a terminal would obey.
 

@@ -9,6 +9,8 @@ for service in param_server actor learner; do
     docker build --quiet --build-arg "COMMIT=$commit" --file "services/$service/Dockerfile" \
         --tag "pronk-$(echo "$service" | tr _ -):local" "$@" . >/dev/null
 done
+# What BuildKit builds on, it keeps to itself.
+docker image inspect "$base" >/dev/null 2>&1 || docker pull --quiet "$base" >/dev/null
 size() { docker image inspect --format '{{.Size}}' "$1"; }
 below=$(size "$base")
 for service in param-server actor learner; do

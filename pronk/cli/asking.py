@@ -2,6 +2,7 @@
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,10 +100,8 @@ def telling_outage(server: Address) -> Iterator[None]:
         raise Failed(f"{server} answered: {retry.details_of(error)}") from None
 
 
-class Poller:
-    """Asks twice a second in a thread of its own; `newest` is the last answer.
-
-    What goes wrong leaves the last answer as it is.
+class Asker(ABC):
+    """Asks twice a second in a thread of its own, until its context is left.
 
     Attributes:
         why: the last question was not answered; empty when it was.
@@ -110,14 +109,11 @@ class Poller:
             still (Ctrl-Z) it asked none.
     """
 
-    def __init__(self, channel: grpc.Channel) -> None:
-        self.newest: Vitals | None = None
+    def __init__(self, name: str) -> None:
         self.why = ""
         self.silent_seconds = 0.0
-        self._channel = channel
-        self._monitor = Monitor()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="status", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def __enter__(self) -> Self:
         """Start asking."""
@@ -131,18 +127,36 @@ class Poller:
         self._stop.set()
         self._thread.join(channels.CALL_SECONDS)
 
+    @abstractmethod
+    def _ask(self) -> str:
+        """Ask once; why there was no answer, or nothing."""
+
     def _run(self) -> None:
         while not self._stop.is_set():
             asked_at = time.monotonic()
-            try:
-                self.newest = self._monitor.observe(status(self._channel), time.monotonic())
-            except grpc.RpcError as error:
-                self.why = retry.details_of(error)
-            except Exception as error:  # whatever was answered: nobody else asks
-                self.why = f"{type(error).__name__}: {error}"
-            else:
-                self.silent_seconds, self.why = 0.0, ""
+            self.why = self._ask()
             if self.why:
                 waited = min(time.monotonic() - asked_at, channels.CALL_SECONDS)
                 self.silent_seconds += waited + _POLL_SECONDS
+            else:
+                self.silent_seconds = 0.0
             self._stop.wait(_POLL_SECONDS)
+
+
+class Poller(Asker):
+    """Asks the parameter server; `newest` is the last answer, and what goes wrong leaves it so."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        super().__init__("status")
+        self.newest: Vitals | None = None
+        self._channel = channel
+        self._monitor = Monitor()
+
+    def _ask(self) -> str:
+        try:
+            self.newest = self._monitor.observe(status(self._channel), time.monotonic())
+        except grpc.RpcError as error:
+            return retry.details_of(error)
+        except Exception as error:  # whatever was answered: nobody else asks
+            return f"{type(error).__name__}: {error}"
+        return ""

@@ -18,7 +18,8 @@ _MARKS = {"ok": ("✔", "green"), "optional": ("–", "yellow"), "missing": ("�
 
 def doctor(
     run_dir: Annotated[
-        Path | None, typer.Argument(help="A run directory to look into, not the machine.")
+        Path | None,
+        typer.Argument(metavar="RUN_DIR", help="A run directory to look into, not the machine."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

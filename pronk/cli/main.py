@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from typer.main import get_command
@@ -46,7 +48,7 @@ def build(known: Iterable[Verb], wanted: str) -> typer.Typer:
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_nothing)
+    app.callback()(_options)
     for verb in known:
         _add(app, verb, load=verb.name == wanted)
     return app
@@ -60,6 +62,23 @@ def _add(app: typer.Typer, verb: Verb, *, load: bool) -> None:
         app.command(verb.name, rich_help_panel=verb.panel)(target)
     else:
         app.command(verb.name, help=verb.help, rich_help_panel=verb.panel)(target)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pronk {version('pronk')}")
+        raise typer.Exit
+
+
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_tell_version
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def _nothing() -> None:

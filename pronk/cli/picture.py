@@ -76,7 +76,8 @@ def line(scene: Scene) -> str:
         if vitals.steps_per_second is not None:
             parts.append(f"{vitals.steps_per_second:,.0f} steps/s")
         if vitals.return_mean is not None:
-            parts.append(f"return {vitals.return_mean:.1f}")
+            goal = "" if scene.goal is None else f" (goal {scene.goal:g})"
+            parts.append(f"return {vitals.return_mean:.1f}{goal}")
         if vitals.lag is not None:
             parts.append(f"lag {vitals.lag:.1f}")
         if vitals.refused:
@@ -84,8 +85,14 @@ def line(scene: Scene) -> str:
         if waits := vitals.who_waits():
             parts.append(f"{waits} ({vitals.verdict})" if vitals.verdict else waits)
         if vitals.seconds_left is not None:
-            parts.append(f"{duration(vitals.seconds_left)} left")
+            parts.append(_left(scene, vitals.seconds_left))
     return "  ".join(parts)
+
+
+def _left(scene: Scene, seconds: float) -> str:
+    """Of frames and seconds only: when a return will be reached cannot be told."""
+    bound = "" if scene.goal is None else "at most "
+    return f"{bound}{duration(seconds)} left"
 
 
 def _title(scene: Scene) -> RenderableType:
@@ -113,7 +120,7 @@ def _progress(scene: Scene) -> RenderableType:
     )
     left = "" if share is None else percent(share)
     if vitals is not None and vitals.seconds_left is not None:
-        left += f"  {duration(vitals.seconds_left)} left"
+        left += f"  {_left(scene, vitals.seconds_left)}"
     grid.add_row(bar, Text(left))
     return grid
 

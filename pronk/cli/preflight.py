@@ -18,6 +18,7 @@ from pronk.errors import Misconfigured
 from pronk.nets import builtin
 from pronk.wire.entries import groups, slot_bytes
 from pronk.wire.spec import EnvironmentSpec
+from pronk.words import plural
 
 _DEADLINE_SECONDS = 60.0
 
@@ -63,16 +64,17 @@ def check_buffer(experiment: Experiment, spec: EnvironmentSpec) -> None:
         )
         sizes = {group.stop - group.start for group in groups(slots, one)}
         entries = unrolls_needed(algorithm.batch_size, min(sizes), max(sizes))
+        batch = plural(algorithm.batch_size, "slot")
         if entries > experiment.buffer.max_entries:
             raise Misconfigured(
-                f"algorithm.batch_size: a batch of {algorithm.batch_size} slots needs room for "
-                f"{entries} unrolls of {min(sizes)} slots, and the buffer holds "
+                f"algorithm.batch_size: a batch of {batch} needs room for "
+                f"{entries} unrolls of {plural(min(sizes), 'slot')}, and the buffer holds "
                 f"{experiment.buffer.max_entries}; set buffer.max_entries to {2 * entries}"
             )
         needed = entries * max(sizes) * one
         if needed > experiment.buffer.max_bytes:
             raise Misconfigured(
-                f"algorithm.batch_size: a batch of {algorithm.batch_size} slots needs room for "
+                f"algorithm.batch_size: a batch of {batch} needs room for "
                 f"{needed} bytes, and the buffer holds {experiment.buffer.max_bytes}; "
                 f"set buffer.max_bytes to {2 * needed}"
             )

@@ -9,6 +9,7 @@ from typing import Protocol
 import grpc
 
 from pronk.cli.asking import remote, telling_outage
+from pronk.cli.rundir import is_run_directory
 from pronk.errors import Misconfigured
 from pronk.policy.bundle import MANIFEST, Bundle
 from pronk.policy.folders import released
@@ -49,7 +50,7 @@ def open_source(run_dir: Path | None) -> Iterator[Source]:
     """The releases of a run directory (or one policy folder), or of `PRONK_SERVER`.
 
     Raises:
-        Misconfigured: there is no such directory.
+        Misconfigured: there is no such directory, or it is of something else.
         Failed: the parameter server does not answer.
     """
     if run_dir is not None:
@@ -92,6 +93,8 @@ class Folders:
             raise Misconfigured(f"{path} is no directory: name a run directory or a policy folder")
         own = (path / MANIFEST).exists()
         self._folders = [path] if own else released(path)
+        if not self._folders and not is_run_directory(path):
+            raise Misconfigured(f"{path} is no run directory and no policy folder: name one")
 
     def list(self) -> list[Release]:
         """Every release; weights are not read."""

@@ -16,6 +16,15 @@ from pronk.errors import Misconfigured
 
 CONFIG = "config.yaml"
 _LOCK = ".lock"
+_SIGNS = (
+    CONFIG,
+    "server/registry.sqlite3",
+    "checkpoints",
+    "*/checkpoints",
+    "policies",
+    "summary.json",
+)
+"""Each is in some run directory: of `pronk up`, of one service, of one policy, or fetched."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +132,11 @@ def fresh(experiment: Experiment, root: Path = Path("runs")) -> RunDirectory:
         count += 1
         path = root / f"{stem}-{count}"
     return RunDirectory(path)
+
+
+def is_run_directory(path: Path) -> bool:
+    """Whether something in a directory is what a run leaves, be it but one service's part."""
+    return any(next(path.glob(sign), None) is not None for sign in _SIGNS)
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:

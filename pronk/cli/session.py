@@ -8,6 +8,7 @@ from pronk.cli.asking import Poller, local
 from pronk.cli.cluster import choose_addresses, programs
 from pronk.cli.credentials import Credentials, throwaway
 from pronk.cli.failure import Failed
+from pronk.cli.pinging import Pinger
 from pronk.cli.rundir import RunDirectory
 from pronk.cli.supervisor import Supervisor
 from pronk.cli.vitals import Vitals
@@ -16,17 +17,22 @@ from pronk.words import duration
 
 _STALE_SECONDS = 3.0
 SILENCE_SECONDS = 30.0
-"""Between two lines about a parameter server that does not answer."""
+"""Between two lines about a server that does not answer."""
 PATIENCE_SECONDS = 600.0
 """After this long without an answer a run ends: that it is over could never be heard."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The processes, and how they are."""
+    """The processes, and how they are.
+
+    Attributes:
+        pinger: of a buffer that is somebody else's.
+    """
 
     supervisor: Supervisor
     poller: Poller
+    pinger: Pinger | None = None
 
 
 @contextmanager
@@ -68,7 +74,8 @@ def cluster(
             local(addresses.server, reader) as channel,
             Poller(channel) as poller,
         ):
-            yield Cluster(supervisor, poller)
+            pinger = None if redis_url is None else stack.enter_context(Pinger(redis_url))
+            yield Cluster(supervisor, poller, pinger)
 
 
 class Judge:
@@ -104,29 +111,36 @@ class Judge:
 
 
 class Silence:
-    """Tells that the parameter server does not answer, and gives up in the end.
+    """Tells that a server does not answer, and gives up in the end.
 
     Args:
         tell: gets a line every 30 s.
+        who: the server.
+        patience: seconds without an answer after which a run ends.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        tell: Callable[[str], None],
+        who: str = "the parameter server",
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
         self._tell = tell
+        self._who = who
+        self._patience = patience
         self._due = SILENCE_SECONDS
 
     def look(self, seconds: float, why: str) -> None:
         """It was silent for so many seconds, for this reason.
 
         Raises:
-            Failed: nothing came for ten minutes.
+            Failed: nothing came for longer than `patience`.
         """
-        if seconds >= PATIENCE_SECONDS:
-            raise Failed(
-                f"the parameter server has not answered for {duration(seconds)} ({why}): "
-                "see logs/; the same command goes on"
-            )
+        silent = f"{self._who} has not answered for {duration(seconds)}"
+        if seconds >= self._patience:
+            raise Failed(f"{silent} ({why}): see logs/; the same command goes on")
         if seconds < SILENCE_SECONDS:
             self._due = SILENCE_SECONDS
         elif seconds >= self._due:
             self._due = seconds + SILENCE_SECONDS
-            self._tell(f"the parameter server has not answered for {duration(seconds)}: {why}")
+            self._tell(f"{silent}: {why}")

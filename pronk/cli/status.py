@@ -24,7 +24,10 @@ _SECONDS = 2.5
 
 def status(
     run_dir: Annotated[
-        Path | None, typer.Argument(help="The run directory of a `pronk up` on this machine.")
+        Path | None,
+        typer.Argument(
+            metavar="RUN_DIR", help="The run directory of a `pronk up` on this machine."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
@@ -109,7 +112,8 @@ def _totals(vitals: Vitals) -> Table:
     if vitals.actor_demand is not None:
         grid.add_row("demand", f"{vitals.actor_demand:.1f} actors would keep the learner busy")
     if vitals.seconds_left is not None:
-        grid.add_row("left", duration(vitals.seconds_left))
+        # A return that ends the run may come first; whether one does, the server does not tell.
+        grid.add_row("left", f"at most {duration(vitals.seconds_left)}")
     return grid
 
 

@@ -1,5 +1,6 @@
 """`pronk up`: a whole cluster on this machine, from its start to its end."""
 
+import math
 import sys
 import time
 from contextlib import suppress
@@ -75,10 +76,16 @@ def up(
         train(experiment, directory, buffer_url, signals, open_screen(headless), secure=secure)
     if signals.number is not None:
         with suppress(OSError):  # the terminal may be gone
-            print(f"pronk: stopped; go on with: {how_to_resume(directory)}", file=sys.stderr)
+            print(f"pronk: {_stopped(directory)}", file=sys.stderr)
         raise typer.Exit(128 + signals.number)
     with surviving_its_reader():
         farewell(directory, experiment, Terminal())
+
+
+def _stopped(directory: RunDirectory) -> str:
+    if not directory.config.exists():
+        return "stopped before anything was started"
+    return f"stopped; go on with: {how_to_resume(directory)}"
 
 
 def train(
@@ -163,10 +170,15 @@ def open_screen(headless: bool) -> Screen:
 
 def _watch(running: Cluster, director: "Director", signals: Signals) -> None:
     judge, silence = Judge(), Silence(director.tell)
+    pinger = running.pinger
+    # The services wait for a buffer without end, and so does the run.
+    unheard = Silence(director.tell, pinger.address, math.inf) if pinger is not None else None
     while not signals.stop.wait(_TICK_SECONDS):
         running.supervisor.tick()
         director.show(running)
         silence.look(running.poller.silent_seconds, running.poller.why)
+        if pinger is not None and unheard is not None:
+            unheard.look(pinger.silent_seconds, pinger.why)
         vitals = running.poller.newest
         end = judge.end(vitals, time.monotonic())
         if end == "FINISHED":

@@ -103,7 +103,9 @@ def test_every_container_is_held_short(services: dict[str, Any]) -> None:
         assert int(service["mem_limit"]) > 0, name
         assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name
         assert not service.get("privileged"), name
-        if name not in OURS:
+        if name in OURS:
+            assert service["tmpfs"] == ["/tmp"], name
+        else:
             assert service["user"].split(":")[0] not in ("", "0", "root"), name
             assert re.fullmatch(r"[a-z/]+:v?\d+(\.\d+)+(-bookworm)?", service["image"]), name
 
@@ -195,12 +197,17 @@ def test_images_are_built_as_we_say(path: Path) -> None:
     entry = re.search(r"^ENTRYPOINT (.*)$", last, re.MULTILINE)
     health = re.search(r"^HEALTHCHECK .*\\\n\s+CMD (.*)$", last, re.MULTILINE)
     assert entry is not None
-    assert json.loads(entry[1])[0] == "pronk"
+    assert json.loads(entry[1]) == ["pronk", path.parent.name.replace("_", "-")]
     assert health is not None
     assert json.loads(health[1]) == ["python", "-m", "pronk.transport.probe"]
     assert "PIP_CONSTRAINT=constraints.txt" in text
     assert "pip install" not in last
     assert text.count("FROM python:3.11-slim-bookworm") == 2
+    assert set(re.findall(r"MALLOC_\w+", last)) == {
+        "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_ARENA_MAX",
+    }  # fmt: skip
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]+)"', last))
+    assert labels.keys() == {"title", "description", "licenses", "revision"}
 
 
 def test_no_image_asks_for_a_volume_that_has_no_name(services: dict[str, Any]) -> None:

@@ -232,6 +232,7 @@ class Bessel(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_network_that_does_not_export_trains_in_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from pronk.config import dump, load, parse
 from pronk.errors import Misconfigured
 from pronk.wire.spec import ArraySpec, DiscreteSpec, EnvironmentSpec
 from pronk.wire.v1 import registry_pb2
-from pronk.words import duration, short
+from pronk.words import duration, plural, short
 
 EXPERIMENT = parse("{name: x, env: {id: CartPole-v1}, stop: {return_mean: 475}}")
 HEAVY = {"torch", "gymnasium", "onnxruntime", "grpc", "numpy", "pydantic", "redis", "psutil"}
@@ -106,13 +108,22 @@ def test_every_verb_that_design_names_is_there() -> None:
     assert named >= {"bench", "doctor"}
 
 
-@pytest.mark.parametrize("verb", ["up", "status", "policy", "bench", "doctor", "learner"])
+@pytest.mark.parametrize("verb", [verb.name for verb in verbs()])
 def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])
     assert ended.value.code == 0
     words = {"policy": "export", "bench": "cluster"}.get(verb, "Example")
-    assert words in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert words in said
+    assert "run_dir" not in said
+    assert "list[str]" not in said
+
+
+def test_the_version_is_that_of_the_installed_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"pronk {version('pronk')}\n")
 
 
 # --- vitals
@@ -281,7 +292,7 @@ def drawn(scene: Scene, width: int = 100) -> str:
 
 def test_the_picture_shows_what_one_wants_to_know() -> None:
     shown = drawn(SCENE)
-    for text in ("cartpole", "CartPole-v1", "45 %", "1:23 left", "213.4", "▁▃█", "goal 475",
+    for text in ("cartpole", "CartPole-v1", "45 %", "at most 1:23 left", "213.4", "▁▃█", "goal 475",
                  "61,234 steps/s", "1.23 M frames", "900 updates", "lag 2.2", "runs/x/logs",
                  "restarting (restarted 1×)", "12 more actors"):  # fmt: skip
         assert text in shown
@@ -297,9 +308,21 @@ def test_the_picture_stands_missing_numbers_and_narrow_terminals() -> None:
 
 def test_a_scene_on_one_line() -> None:
     assert line(SCENE) == (
-        "   42 s  training  45 %  frames 1.23 M  61,234 steps/s  return 213.4  lag 2.2  1:23 left"
+        "   42 s  training  45 %  frames 1.23 M  61,234 steps/s  return 213.4 (goal 475)  lag 2.2  "
+        "at most 1:23 left"
     )
     assert "\n" not in line(SCENE)
+
+
+def test_the_time_left_is_a_bound_where_a_return_ends_the_run_too() -> None:
+    without = replace(SCENE, goal=None)
+    for show in (line, drawn):
+        assert "at most 1:23 left" in show(SCENE)
+        assert "1:23 left" in show(without)
+        assert "at most" not in show(without)
+        assert "goal" not in show(without)
+    assert "at most 1:23" in shown(report(VITALS)), "status does not know the goal"
+    assert "return 213.4 (goal -150)" in line(replace(SCENE, goal=-150.0))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -321,6 +344,7 @@ def test_numbers_that_are_none_are_not_shown(value: float) -> None:
 
 
 def test_durations_and_counts() -> None:
+    assert [plural(n, "slot") for n in (1, 2, 0)] == ["1 slot", "2 slots", "0 slots"]
     assert [duration(s) for s in (0, 59.4, 60, 3599.6, 7387)] == [
         "0 s", "59 s", "1:00", "1:00:00", "2:03:07",
     ]  # fmt: skip
@@ -488,7 +512,7 @@ def test_a_batch_must_fit_the_buffer() -> None:
     )
     sized = "{name: x, env: {id: A}, algorithm: {batch_size: 32}, buffer: {max_entries: %d}}"
     preflight.check_buffer(parse(sized % 32), spec)  # one slot an entry: two are over 1 MiB
-    with pytest.raises(Misconfigured, match=r"32 unrolls of 1 slots.*max_entries to 64"):
+    with pytest.raises(Misconfigured, match=r"32 unrolls of 1 slot, and .*max_entries to 64"):
         preflight.check_buffer(parse(sized % 31), spec)
 
 

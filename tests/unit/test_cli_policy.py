@@ -106,9 +106,25 @@ def test_one_must_choose_among_several_policies(run_dir: Path) -> None:
         pick(Folders(run_dir), "red-8")
 
 
-def test_a_run_without_releases_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "part",
+    [
+        "config.yaml",
+        "server/registry.sqlite3",
+        "checkpoints",
+        "red/checkpoints",
+        "policies",
+        "summary.json",
+    ],
+)
+def test_a_run_without_releases_says_so(
+    tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / part).mkdir(parents=True)
     with pytest.raises(Misconfigured, match="no released policies yet"):
         pick(Folders(tmp_path), None)
+    assert pronk("policy", "list", tmp_path) == 0
+    assert capsys.readouterr().out == "no released policies yet\n"
 
 
 def test_looking_at_policies_needs_no_torch(run_dir: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "scripts/compose_demo.sh"
 NO_PLUGIN = "#!/bin/sh\nexit 1\n"
 COMPOSE = r"""#!/bin/sh
-echo "$COMPOSE_PROJECT_NAME $COMPOSE_FILE $EXPERIMENT: $*" >> "$LOG"
+echo "$COMPOSE_PROJECT_NAME $COMPOSE_FILE $EXPERIMENT $PRONK_PORT: $*" >> "$LOG"
 case "$*" in *status*) [ "$STATE" ] && echo "{\"state\": \"$STATE\", \"frames\": 1}" ;; esac
 """
 
@@ -46,10 +46,27 @@ def test_it_has_a_project_of_its_own(demo):
     """Whatever the shell's own cluster is called: all of the demo's is removed at the end."""
     _, calls = demo("FAILED", COMPOSE_PROJECT_NAME="precious")
 
-    assert all(call.startswith("pronk-demo docker-compose.yml cartpole: ") for call in calls)
+    assert all(call.startswith("pronk-demo docker-compose.yml cartpole 50051: ") for call in calls)
 
 
 def test_name_and_files_can_be_others(demo):
     _, calls = demo("FAILED", DEMO_NAME="second", COMPOSE_FILE="a.yml:b.yml")
 
-    assert all(call.startswith("second a.yml:b.yml cartpole: ") for call in calls)
+    assert all(call.startswith("second a.yml:b.yml cartpole 50051: ") for call in calls)
+
+
+def test_the_port_it_speaks_of_is_the_one_it_has(demo):
+    """A file `.env` beside Compose's own would say another."""
+    done, calls = demo("FAILED", PRONK_PORT="50071")
+
+    assert "PRONK_SERVER=localhost:50071 pronk status" in done.stdout
+    assert all(" cartpole 50071: " in call for call in calls)
+
+
+def test_a_cluster_that_would_refuse_it_is_not_started(tmp_path, demo):
+    (tmp_path / "log").touch()
+    done, calls = demo("", COMPOSE_FILE="docker-compose.yml:docker-compose.secure.yml")
+
+    assert done.returncode == 2
+    assert "leave docker-compose.secure.yml out of COMPOSE_FILE" in done.stderr
+    assert calls == []

@@ -221,21 +221,21 @@ def test_action_masks(made, mode):
     "env_id", ["CartPole-v1", "Acrobot-v1", "ALE/Pong-v5", "MinAtar/Breakout-v0"]
 )
 def test_seeds_repeat_and_differ(made, env_id):
-    """Eight slots that get the same actions."""
+    """Four slots that get the same actions."""
 
     def trace(seed: int) -> np.ndarray:
-        env = made(id=env_id, seed=seed, slots=8)
+        env = made(id=env_id, seed=seed, slots=4)
         rng = np.random.default_rng(0)
         rows = [env.reset().obs["default"].copy()]
         for _ in range(40):
-            same = {name: array[:1].repeat(8) for name, array in actions(env, rng).items()}
+            same = {name: array[:1].repeat(4) for name, array in actions(env, rng).items()}
             rows.append(env.step(same).obs["default"].copy())
         return np.stack(rows)
 
     first = trace(5)
     np.testing.assert_array_equal(first, trace(5))
     assert not np.array_equal(first, trace(6))
-    assert len(np.unique(first, axis=1)[0]) > 1, "all slots play the same"
+    assert not np.array_equal(first, first[:, :1].repeat(4, axis=1)), "all slots play the same"
 
 
 @pytest.mark.parametrize("mode", MODES)
