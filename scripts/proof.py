@@ -13,6 +13,7 @@ what is there.
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import queue
@@ -309,12 +310,10 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
         print(f"{len(chosen) - len(todo)} lines are proved already, {len(todo)} to go", flush=True)
 
         def done(result: Result) -> None:
-            # Another proof may have written meanwhile.
-            results.update(_read(store) | {result.id: result})
+            results.update(_write(tree, store, lines, result))
             _tell(result)
-            _write(tree, store, lines, results)
 
-        _write(tree, store, lines, results)
+        _write(tree, store, lines)
         prove_all(root, todo, options.jobs, done)
     return 0 if all(results[line.id].proved for line in chosen) else 1
 
@@ -345,15 +344,32 @@ def _read(store: Path) -> dict[str, Result]:
     return {each["id"]: Result(**each) for each in stored}
 
 
-def _write(tree: Path, store: Path, lines: list[Line], results: dict[str, Result]) -> None:
-    run = [results[line.id] for line in lines if line.id in results]
-    data = {"commit": git(tree, "rev-parse", "HEAD"), "lines": [asdict(each) for each in run]}
-    temporary = store.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(store)
-    by_id = {line.id: line for line in lines}
-    current = {each.id for each in run if each.inputs == _inputs(tree, by_id[each.id])}
-    store.with_suffix(".md").write_text(render(lines, results, current), encoding="utf-8")
+def _write(tree: Path, store: Path, lines: list[Line], *new: Result) -> dict[str, Result]:
+    """Write the page with new results beside all that are stored, which other proofs may add to."""
+    with _held(store.parent):
+        results = _read(store) | {each.id: each for each in new}
+        run = [results[line.id] for line in lines if line.id in results]
+        data = {"commit": git(tree, "rev-parse", "HEAD"), "lines": [asdict(each) for each in run]}
+        temporary = store.with_suffix(".tmp")
+        temporary.write_text(
+            json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        temporary.replace(store)
+        by_id = {line.id: line for line in lines}
+        current = {each.id for each in run if each.inputs == _inputs(tree, by_id[each.id])}
+        store.with_suffix(".md").write_text(render(lines, results, current), encoding="utf-8")
+    return results
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """While no other process holds the folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 if __name__ == "__main__":

@@ -257,3 +257,18 @@ def test_the_projects_own_table_can_be_read_and_its_sabotages_applied(proof):
             assert each.search != each.replace
             if each.file.endswith(".py"):  # what cannot be read fails every command
                 compile(text.replace(each.search, each.replace), each.file, "exec")
+
+
+def test_a_proof_that_begins_keeps_what_another_has_just_stored(proof, project, monkeypatch):
+    table(project, LINE, LINE | {"id": "other"})
+    proof.main(["other"], project)
+    others = (project / "docs/proof.json").read_text()
+    (project / "docs/proof.json").unlink()
+
+    def looks(*_):
+        (project / "docs/proof.json").write_text(others)
+        return False
+
+    monkeypatch.setattr(proof, "_fresh", looks)
+    proof.main(["sum"], project)
+    assert stored(project).keys() == {"sum", "other"}
