@@ -84,7 +84,11 @@ def test_a_run_repeats_and_another_seed_is_another_run(tmp_path):
         first, second, other = pool.map(train, *zip(*runs, strict=True))
 
     assert second == first
-    assert other["sha256"] != first["sha256"]
+    # Not only in config.yaml, which names the seed. Other play alone would make other weights; the
+    # learner's generator tells that the first ones were drawn by the seed.
+    weights = "weights.safetensors"
+    assert other["sha256"][weights] != first["sha256"][weights]
+    assert other["rng"] != first["rng"]
     assert first["updates"] >= 50
     assert first["lag_sum"] == 0
     rows = (tmp_path / "first/metrics.jsonl").read_text().splitlines()

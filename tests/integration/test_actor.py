@@ -145,21 +145,20 @@ class ActorThread:
 def place(tmp_path: Path, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch):
     """Starts a server for an experiment, and points actors of this process to it."""
     opened: list[Any] = []
-    health = free_port()
     # Most of these tests leave the buffer full: nobody makes room for what is on its way.
     monkeypatch.setattr(service, "_GRACE_SECONDS", 0.5)
 
     def start(text: str = EXPERIMENT) -> tuple[ServerThread, Client]:
-        server = ServerThread(tmp_path / "run", text)
+        server = ServerThread(tmp_path / f"run-{len(opened)}", text)
         server.__enter__()
         client = Client(server)
         opened.extend((server, client))
         monkeypatch.setenv("PRONK_SERVER", str(server.address))
         monkeypatch.setenv("PRONK_REDIS_URL", valkey.url)
-        monkeypatch.setenv("PRONK_HEALTH_LISTEN", f"127.0.0.1:{health}")
+        start.health = free_port()
+        monkeypatch.setenv("PRONK_HEALTH_LISTEN", f"127.0.0.1:{start.health}")
         return server, client
 
-    start.health = health
     yield start
     for one in reversed(opened):
         one.__exit__(None, None, None)
@@ -305,6 +304,23 @@ def test_lock_step_waits_for_the_next_version(place, valkey):
             time.sleep(0.1)
             assert not learner.receive()
         assert actor.leave() < 5
+
+
+def first_unroll(place, valkey, seed: int) -> Unroll:
+    """Of an actor with the same policy, whatever the seed."""
+    server, client = place(f"{EXPERIMENT}seed: {seed}\n")
+    with ActorThread(server):
+        learner = TestLearner(client, valkey.url)
+        learner.publish(1)
+        return learner.receive_until(1)[0]
+
+
+def test_the_seed_decides_what_an_actor_sees_and_does(place, valkey):
+    once, again, other = (first_unroll(place, valkey, seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(once.obs["default"], again.obs["default"])
+    np.testing.assert_array_equal(once.action["default"], again.action["default"])
+    assert (once.obs["default"][0] != other.obs["default"][0]).any()
+    assert (once.action["default"] != other.action["default"]).any()
 
 
 def test_an_evaluating_actor_reports_under_its_own_kind_and_pushes_nothing(place, valkey):

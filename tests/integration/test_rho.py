@@ -1,8 +1,9 @@
 """The policy that acted and the policy that is trained are one: ρ = 1.
 
-Real actor → codec → buffer → learner with equal weights. An input that one side feeds otherwise
-than the other (a state that was not reset, a stale last action, a mask, a shifted row) moves ρ.
-What only the value depends on (the task) moves the value, which is compared at every row as well.
+Real actor → codec → buffer → ingest → batcher → trainer with equal weights. An input that one side
+feeds otherwise than the other (a state that was not reset, a stale last action, a mask, a shifted
+row) moves ρ. What only the value depends on (the task) moves the value, which is compared at every
+row as well.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import torch
 from pronk_actor.agent import Agent, ReadyPolicy
 from pronk_actor.player import Player, Seat
 from pronk_actor.sender import Sender
+from pronk_learner.batcher import Batcher, Draw
+from pronk_learner.ingest import Ingest
 from pronk_learner.trainer import Trainer
 from valkeys import EmbeddedValkey
 
@@ -24,19 +27,19 @@ from pronk.nets.network import build
 from pronk.policy.engine import Engine, open_engine
 from pronk.policy.export import Exporter
 from pronk.policy.signature import VALUE
-from pronk.rl.batch import Batch, SlotGroup, assemble
+from pronk.rl.batch import SlotGroup, assemble
 from pronk.rl.distributions import Joint
 from pronk.transport.buffer import BufferKeys, Consumer, Producer
 from pronk.transport.heart import Heart
 from pronk.transport.redis import connect
-from pronk.wire import codec
 from pronk.wire.spec import ArraySpec, ContinuousSpec, DiscreteSpec, EnvironmentSpec
 from pronk.wire.unroll import UnrollHeader
-from pronk.wire.validate import Expectation, check
+from pronk.wire.validate import Expectation
 
 LENGTH = 6
 SLOTS = 3 * (LENGTH + 2)
-UNROLLS = 4
+UNROLLS = 3
+BATCH = 18  # not what an unroll holds: batches mix slots of two
 
 VECTOR = (ArraySpec("default", "float32", (3,)),)
 DISCRETE = (DiscreteSpec("default", (4,)),)
@@ -141,9 +144,9 @@ class Witness:
         return outputs
 
 
-def play(case: str, url: str) -> tuple[list[Batch], Trainer, torch.Tensor]:
-    """Batches of consecutive unrolls as the learner sees them, a learner of equal weights, and the
-    values [rows of all unrolls, B] that the actor computed for the same slots."""
+def play(case: str, url: str) -> tuple[list[Draw], Trainer, torch.Tensor]:
+    """What a learner of equal weights draws of consecutive unrolls, its trainer, and the values
+    [rows of all unrolls, slots] that the actor computed."""
     spec, options = CASES[case]
     torch.manual_seed(0)
     config = NetworkConfig.model_validate({"kwargs": {}, "core_size": 8, **options})
@@ -166,30 +169,46 @@ def play(case: str, url: str) -> tuple[list[Batch], Trainer, torch.Tensor]:
     assert consumer.read(1, 0) == []  # actors wait for a learner
     sender = Sender(Producer(client, keys, 64, 1 << 24), "default", Heart(), lambda: None)
     player.restart(env.reset())
-    for _ in range(UNROLLS):
+    for number in range(1, UNROLLS + 1):
         for _ in range(LENGTH):
             player.record(env.step(player.act()))
-        unroll, _ = player.finish(UnrollHeader("hash", "run", "default", "train-000000000001", 1))
+        header = UnrollHeader("hash", "run", "default", "train-000000000001", number)
+        unroll, _ = player.finish(header)
         assert sender.offer(unroll, 5)
     assert sender.close(5) == 0
     expectation = Expectation("run", "hash", "default", spec, LENGTH, network.core_shapes)
-    batches = []
-    while len(batches) < UNROLLS:
-        for entry in consumer.read(8, 100):
-            received = codec.decode(entry.payload)
-            check(received, expectation)
-            batches.append(assemble([SlotGroup(received, 3, SLOTS), SlotGroup(received, 0, 3)]))
-            consumer.ack([entry.id])
+    draws, batcher = [], Batcher(BATCH)
+    with Ingest(consumer, expectation, UNROLLS, Heart()) as ingest:
+        for _ in range(UNROLLS):
+            received = ingest.get(timeout=5)
+            assert received is not None
+            batcher.add(*received)
+            while draw := batcher.draw():
+                draws.append(draw)
+                consumer.ack(list(draw.finished))
+    assert batcher.slots == ingest.refused == client.xlen(keys.stream) == 0
     trainer = Trainer(network, spec, AlgorithmConfig(), LearnerConfig(device="cpu"))
-    return batches, trainer, torch.from_numpy(np.roll(np.stack(witness.values), -3, axis=1))
+    return draws, trainer, torch.from_numpy(np.stack(witness.values))
+
+
+def acted(values: torch.Tensor, group: SlotGroup) -> torch.Tensor:
+    """The actor's values [rows, slots] at what is in the group.
+
+    The last observation is row 0 of the next unroll: its value counts too, if there is a next one.
+    """
+    start = (group.unroll.header.sequence - 1) * LENGTH
+    return values[start : start + LENGTH + 1, group.start : group.stop]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_equal_weights_give_rho_one(case: str, valkey: EmbeddedValkey) -> None:
-    batches, trainer, values = play(case, valkey.url)
+    draws, trainer, values = play(case, valkey.url)
+    assert len(draws) == UNROLLS * SLOTS / BATCH
+    assert max(len(draw.groups) for draw in draws) == 2
     spec = CASES[case][0]
     resets = torch.zeros(LENGTH, 3, dtype=torch.bool)
-    for index, batch in enumerate(batches):
+    for draw in draws:
+        batch = assemble(draw.groups)
         with torch.no_grad():
             rows = trainer.network.unroll(
                 batch.obs,
@@ -203,9 +222,10 @@ def test_equal_weights_give_rho_one(case: str, valkey: EmbeddedValkey) -> None:
         params = {name: value[:-1] for name, value in rows.params.items()}
         log_rho = Joint(spec.action, params).log_prob(batch.action) - batch.behaviour_log_prob
         assert log_rho.exp()[batch.valid].sub(1).abs().max() <= 1e-5
-        # The last observation is row 0 of the next unroll: its value counts too.
-        acted = values[index * LENGTH : (index + 1) * LENGTH + 1]
-        assert (rows.value[: len(acted)] - acted).abs().max() <= 1e-5
+        sizes = [group.stop - group.start for group in draw.groups]
+        for group, value in zip(draw.groups, rows.value.split(sizes, dim=1), strict=True):
+            expected = acted(values, group)
+            assert (value[: len(expected)] - expected).abs().max() <= 1e-5
         loss = trainer.loss(batch)
         assert float(loss.rho_mean) == pytest.approx(1.0, abs=1e-5)
         resets |= batch.reset[:LENGTH].unflatten(1, (-1, 3)).any(1)
@@ -213,8 +233,8 @@ def test_equal_weights_give_rho_one(case: str, valkey: EmbeddedValkey) -> None:
 
 
 def test_other_weights_do_not(valkey: EmbeddedValkey) -> None:
-    batches, trainer, _ = play("mlp", valkey.url)
+    draws, trainer, _ = play("mlp", valkey.url)
     with torch.no_grad():
         next(trainer.network.policy_heads.parameters()).add_(0.01)
         next(trainer.network.trunk.parameters()).add_(0.01)
-    assert abs(float(trainer.loss(batches[0]).rho_mean.detach()) - 1) > 1e-5
+    assert abs(float(trainer.loss(assemble(draws[0].groups)).rho_mean.detach()) - 1) > 1e-5
