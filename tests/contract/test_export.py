@@ -17,7 +17,6 @@ from pronk.policy.tracing import ExportRefused
 from pronk.wire.weights import pack, unpack
 
 UPDATES = 100
-UPDATES_FROM_EQUAL = 5
 
 
 def exporter_and_engine(name):
@@ -27,16 +26,22 @@ def exporter_and_engine(name):
     return network, exporter, open_engine(bundle)
 
 
-every_network = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in cases.FEWER else pytest.mark.slow)
-        for name in cases.CASES
-    ],
-)
+EVERY_CORE = [f"{torso}-{core}-discrete" for torso in cases.KWARGS for core in ("none", "lstm")]
+"""Every torso with every core."""
 
 
-@every_network
+def every_network(quick):
+    """All of them; those that are not named take minutes together."""
+    return pytest.mark.parametrize(
+        "name",
+        [
+            pytest.param(name, marks=[] if name in quick else pytest.mark.slow)
+            for name in cases.CASES
+        ],
+    )
+
+
+@every_network(quick=cases.FEWER)
 def test_engine_equals_torch_over_a_hundred_updates(name):
     network, exporter, engine = exporter_and_engine(name)
     for update in range(1, UPDATES + 1):
@@ -47,7 +52,7 @@ def test_engine_equals_torch_over_a_hundred_updates(name):
         assert cases.worst(cases.run_torch(network, batch), engine.step(batch)) <= 1e-5
 
 
-@every_network
+@every_network(quick=EVERY_CORE)
 def test_weights_that_are_all_equal(name):
     """Export from such a network too: the exporter would merge its weights into one."""
     network = cases.network_of(name)
@@ -58,7 +63,7 @@ def test_weights_that_are_all_equal(name):
     batch = cases.batch_of(network)
     assert cases.worst(cases.run_torch(network, batch), engine.step(batch)) <= 1e-5
 
-    for update in range(2, 2 + UPDATES_FROM_EQUAL):
+    for update in range(2, 2 + UPDATES):
         cases.scramble(network, seed=update)
         bundle = exporter.bundle(network.state_dict(), epoch=1, number=update, frames=0)
         engine = open_engine(bundle, like=engine)
