@@ -41,7 +41,7 @@ WITHOUT_DATA = {
     "pronk:environment_failures_last_hour": "no environment failed",
     "pronk:policies_refused_last_hour": "no version was refused",
 }
-"""What is recorded or asked by alerts and panels and finds nothing in a cluster that is well, and why."""
+"""What is recorded, or asked by alerts and panels, and gives nothing in a cluster that is well."""
 FALLBACK = re.compile(r" or (?:on \(\) )?(?:vector\(0\)|label_replace\(vector\(0\).*\))$")
 SAID = {
     "Run": [1],

@@ -277,7 +277,10 @@ def test_what_is_only_for_information_is_no_alert_of_the_overview(
     fires = f'ALERTS{{alertstate="firing", alertname="PronkSome", severity="{severity}"}}'
     test = {
         "interval": "1m",
-        "input_series": [{"series": fires, "values": "1x9"}],
+        "input_series": [
+            {"series": fires, "values": "1x9"},
+            {"series": 'up{job="param-server"}', "values": "1x9"},
+        ],
         "promql_expr_test": [
             {
                 "expr": target["expr"],
