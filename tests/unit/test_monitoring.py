@@ -34,6 +34,9 @@ PANELS = [
 JOBS = {"actor", "learner", "param-server"}
 RUNNING = 'pronk_run_running{job="param-server"}'
 NAME = re.compile(r"\b(?:pronk|process)[_:]\w+")
+BY = re.compile(r"\bby \(([^)]*)\)")
+GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right) \(([^)]*)\)")
+ALERT_LABELS = {"alertname", "alertstate", "severity"}
 
 
 def series() -> set[str]:
@@ -77,6 +80,22 @@ def test_queries_name_metrics_labels_and_jobs_that_are_there(expr: str) -> None:
             assert label in labels_of(name), f"{name} has no label {label}"
             if label == "job":
                 assert set(value.split("|")) <= JOBS
+    grouped = set(re.findall(r"\w+", " ".join(GROUPING.findall(expr))))
+    known = {label for name in NAME.findall(expr) for label in labels_of(name)}
+    made = set(re.findall(r'label_replace\(vector\(0\), "(\w+)"', expr))
+    assert grouped <= known | made | ALERT_LABELS, f"nobody has a label {grouped - known}"
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_legend_names_what_its_query_tells_apart(panel) -> None:
+    """Grafana draws a line without a name for a label that is not there."""
+    for target in panel["targets"]:
+        told = set(re.findall(r"{{\s*(\w+)\s*}}", target["legendFormat"]))
+        expr = target["expr"]
+        recorded = [RECORDED[name]["expr"] for name in NAME.findall(expr) if name in RECORDED]
+        apart = set(re.findall(r"\w+", " ".join(BY.findall(" ".join([expr, *recorded])))))
+        plain = not re.search(r"\b(sum|max|min|avg|count|group)\b", expr)
+        assert told <= apart | ({"job", "instance"} if plain else set()), target["expr"]
 
 
 def test_what_is_recorded_is_used() -> None:
@@ -245,6 +264,31 @@ def test_targets_up_are_none_where_a_job_is_gone(tmp_path: Path) -> None:
         ],
     }
     assert not expected
+    promtool_finds(test, tmp_path)
+
+
+@needs("promtool")
+@pytest.mark.parametrize(("severity", "count"), [("info", 0), ("warning", 1), ("critical", 1)])
+def test_what_is_only_for_information_is_no_alert_of_the_overview(
+    tmp_path: Path, severity: str, count: int
+) -> None:
+    (shown,) = [p for param in PANELS if (p := param.values[0])["title"] == "Alerts"]
+    (target,) = shown["targets"]
+    fires = f'ALERTS{{alertstate="firing", alertname="PronkSome", severity="{severity}"}}'
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": fires, "values": "1x9"},
+            {"series": 'up{job="param-server"}', "values": "1x9"},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": target["expr"],
+                "eval_time": "5m",
+                "exp_samples": [{"labels": "{}", "value": count}],
+            }
+        ],
+    }
     promtool_finds(test, tmp_path)
 
 
