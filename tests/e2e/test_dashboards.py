@@ -40,6 +40,15 @@ WITHOUT_DATA = {
     "pronk_publish_failures_total": "every version was published",
     "pronk:environment_failures_last_hour": "no environment failed",
     "pronk:policies_refused_last_hour": "no version was refused",
+    "pronk_checkpoint_failures_total": "every checkpoint was written",
+    "pronk_checkpoints_damaged_total": "every checkpoint could be read",
+    "pronk_disk_failures_total": "every file was written",
+    "pronk_blobs_damaged_total": "every blob was what its hash says",
+    "pronk_unrolls_claimed_total": "the learner that was killed may have held none",
+    "pronk_unrolls_dropped_total": "no unroll was delivered three times",
+    "pronk_unrolls_duplicate_total": "no unroll came twice",
+    "pronk_episodes_lost_total": "the actor that was killed may not be missed yet",
+    "pronk_episodes_censored_total": "no episode was open for an hour",
 }
 """What is recorded, or asked by alerts and panels, and gives nothing in a cluster that is well."""
 FALLBACK = re.compile(r" or (?:on \(\) )?(?:vector\(0\)|label_replace\(vector\(0\).*\))$")
