@@ -54,6 +54,7 @@ WITHOUT_DATA = {
 FALLBACK = re.compile(r" or (?:on \(\) )?(?:vector\(0\)|label_replace\(vector\(0\).*\))$")
 SAID = {
     "Run": [1],
+    "Alerts": [1],
     "Parameter server": [1],
     "Redis": [1],
     "Targets up": [1, 2],

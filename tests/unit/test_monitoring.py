@@ -292,6 +292,43 @@ def test_what_is_only_for_information_is_no_alert_of_the_overview(
     promtool_finds(test, tmp_path)
 
 
+@needs("promtool")
+@pytest.mark.parametrize("title", ["Last update", "Last checkpoint"])
+def test_ages_are_told_of_policies_that_are_trained(tmp_path: Path, title: str) -> None:
+    """Red for ever after the end otherwise."""
+    asked = {t["expr"] for d in DASHBOARDS.values() for p, t in queried(d) if p["title"] == title}
+    of = {"Last update": "update", "Last checkpoint": "checkpoint"}[title]
+    expr = [expr.replace('{policy=~"$policy"}', "") for expr in asked]
+    assert expr
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": RUNNING, "values": "1x9 0x9"},
+            {"series": 'pronk_buffer_length{policy="red"}', "values": "8x19"},
+            {"series": 'pronk_buffer_length{policy="blue"}', "values": "8x19"},
+            {
+                "series": 'pronk_policy_finished{job="param-server", policy="blue"}',
+                "values": "1x19",
+            },
+            {"series": f'pronk_last_{of}_timestamp_seconds{{policy="red"}}', "values": "0x19"},
+            {"series": f'pronk_last_{of}_timestamp_seconds{{policy="blue"}}', "values": "0x19"},
+        ],
+        "promql_expr_test": [
+            case
+            for each in expr
+            for case in (
+                {
+                    "expr": each,
+                    "eval_time": "5m",
+                    "exp_samples": [{"labels": '{policy="red"}', "value": 300}],
+                },
+                {"expr": each, "eval_time": "15m", "exp_samples": []},
+            )
+        ],
+    }
+    promtool_finds(test, tmp_path)
+
+
 def rising(slopes: list[int], samples: int) -> str:
     """A counter that rises by each slope in turn, for so many samples."""
     steps = (slope for slope in slopes for _ in range(samples))
