@@ -224,15 +224,19 @@ def test_a_full_buffer_blocks_and_is_left_in_time(place, valkey):
     assert len(learner.receive()) == 6
 
 
-def test_what_is_on_its_way_is_flushed_when_there_is_room(place, valkey):
+def test_what_is_on_its_way_is_flushed_when_there_is_room(place, valkey, monkeypatch):
+    """There is room only after it has begun to leave."""
+    monkeypatch.setattr(service, "_GRACE_SECONDS", 10)
     server, client = place()
     with ActorThread(server) as actor:
         learner = TestLearner(client, valkey.url)
         learner.publish(1)
         eventually(lambda: [m for m in client.status().members if m.actor.unrolls == 10])
         received: list[Unroll] = []
-        threading.Timer(0.1, lambda: received.extend(learner.receive())).start()
-        assert actor.leave() < 5
+        room = threading.Timer(1, lambda: received.extend(learner.receive()))
+        room.start()
+        assert actor.leave() < 9
+        room.join()
     received += learner.receive()
     assert [u.header.sequence for u in received] == list(range(1, 11))
 
