@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import networks
 import numpy as np
+from sample_factory.algo.learning.learner import Learner
 from sample_factory.algo.runners.runner import AlgoObserver, Runner
 from sample_factory.algo.utils.context import global_model_factory
 from sample_factory.cfg.arguments import parse_full_cfg, parse_sf_args
@@ -92,6 +93,16 @@ class Convolutions(Encoder):
     def forward(self, obs: Any) -> Any:
         """{"obs": [N, C, H, W]}, scaled already → [N, features]."""
         return self.torso(obs["obs"])
+
+
+def record(learner: Learner, found: Any, _original: Any = Learner._record_summaries) -> Any:
+    """Mend 2.1.1, which looks here for advantages that V-trace keeps elsewhere, and crashes."""
+    if learner.cfg.with_vtrace:
+        found.mb["advantages"] = found.adv
+    return _original(learner, found)
+
+
+Learner._record_summaries = record  # in the learner's process too: it imports this file
 
 
 class Batch(gymnasium.Env):
