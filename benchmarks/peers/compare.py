@@ -7,6 +7,7 @@ all of its variants, then the better ones are repeated.
 
 import argparse
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -64,7 +65,7 @@ class Comparison:
                     rates = venvs.bare_rates(self._python(peer), workload)
                 self.bare[workload][peer.folder] = rates
                 words = ", ".join(f"{kind} {rate:,.0f} steps/s" for kind, rate in rates.items())
-                self.console.print(f"{workload} alone, {peer.title}: {words}", highlight=False)
+                self._say(f"{workload} alone, {peer.title}: {words}")
 
     def compare(self) -> None:
         """Run all trials."""
@@ -90,13 +91,14 @@ class Comparison:
 
     def _try(self, workload: str, peer: Peer, variant: str) -> None:
         trial = Trial(workload, peer.folder, variant)
+        plain = not self.console.is_terminal
         goal = None if self.options.quick else WORKLOADS[workload].goal
         columns = (
             TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
             TextColumn("{task.fields[told]}"),
         )  # fmt: skip
         with (
-            Progress(*columns, console=self.console, transient=True) as progress,
+            Progress(*columns, console=self.console, transient=True, disable=plain) as progress,
             tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder,
         ):
             what = f"{workload} · {peer.title} · {variant}"
@@ -111,7 +113,10 @@ class Comparison:
             command = [self._python(peer), program, workload, variant, folder]
             run(trial, command, self.rules, goal, Path(folder), tell, {"PYTHONPATH": str(HERE)})
         self.trials.append(trial)
-        self.console.print(f"{what}: {_said(trial)}", highlight=False)
+        self._say(f"{what}: {_said(trial)}")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _python(self, peer: Peer) -> str:
         return venvs.python_of(peer, self.options.venvs)
@@ -196,7 +201,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def main() -> int:
-    """Compare; 130 when it was interrupted."""
+    """Compare; 130 when it was interrupted, 2 when a peer cannot be installed."""
     options, console = arguments(), Console()
     for number in _ASKING:
         signal.signal(number, _interrupt)
@@ -207,6 +212,9 @@ def main() -> int:
         comparison.compare()
     except KeyboardInterrupt:
         interrupted = True
+    except subprocess.CalledProcessError as error:  # it has said why
+        console.print(f"cannot prepare the peers: {shlex.join(map(str, error.cmd))} failed")
+        return 2
     report = comparison.report(interrupted)
     text = json.dumps(report, indent=2, default=_plain) + "\n"
     (options.out / "peers.json").write_text(text, encoding="utf-8")

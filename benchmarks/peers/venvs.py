@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -37,10 +38,13 @@ def make(peer: Peer, folder: Path) -> None:
     """
     home = folder.absolute() / peer.folder
     requirements = _requirements(peer)
-    subprocess.run([sys.executable, "-m", "venv", home], check=True)
+    if not (home / "bin" / "pip").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     # Our own constraints are not theirs; theirs pin torch, which has an installer of its own.
     variables = {key: value for key, value in os.environ.items() if "CONSTRAINT" not in key}
-    variables["PIP_CONSTRAINT"] = str(requirements)
+    pins = home / "constraints.txt"
+    pins.write_text(re.sub(r"\[\w+\]", "", requirements.read_text()))  # these take no extras
+    variables["PIP_CONSTRAINT"] = str(pins)
     pip = str(home / "bin" / "pip")
     subprocess.run([str(_INSTALL_TORCH), pip], env=variables, check=True)
     command = [pip, "install", "--quiet", "-r", str(requirements)]

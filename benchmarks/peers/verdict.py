@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from peers import OURS, PEERS
+from peers import OURS, PEERS, Peer
 from trial import Trial
 from workloads import WORKLOADS
 
@@ -121,16 +121,23 @@ def markdown(report: Mapping[str, Any]) -> str:
     if report["interrupted"]:
         text += "\n**Interrupted**: these are the trials that were over by then.\n"
     for workload, judged in report["workloads"].items():
-        text += _section(workload, judged, report["bare_rates"].get(workload, {}))
+        bare = report["bare_rates"].get(workload, {})
+        text += _section(workload, judged, bare, _compared(report))
     text += "\n## Versions\n\n"
-    for peer in PEERS:
-        named = report["versions"].get(peer.folder, {})
+    for peer in _compared(report):
+        named = report["versions"][peer.folder]
         words = ", ".join(f"{name} {number}" for name, number in named.items())
-        text += f"- {peer.title}: {words or 'not here'}\n"
+        text += f"- {peer.title}: {words}\n"
     return text
 
 
-def _section(workload: str, judged: Mapping[str, Any], bare: Mapping[str, Any]) -> str:
+def _compared(report: Mapping[str, Any]) -> list[Peer]:
+    return [peer for peer in PEERS if peer.folder in report["versions"]]
+
+
+def _section(
+    workload: str, judged: Mapping[str, Any], bare: Mapping[str, Any], peers: list[Peer]
+) -> str:
     what = WORKLOADS[workload]
     goal = "no score" if what.goal is None else f"score {what.goal:g}"
     text = (
@@ -139,7 +146,7 @@ def _section(workload: str, judged: Mapping[str, Any], bare: Mapping[str, Any]) 
         "| | steps/s | variant | seconds to the score | variant | start-up, s | "
         "environment alone, steps/s |\n|---|---|---|---|---|---|---|\n"
     )
-    for peer in PEERS:
+    for peer in peers:
         rate, soon = judged["rates"].get(peer.folder), judged["times"].get(peer.folder)
         start = judged["startup"].get(peer.folder)
         alone = ", ".join(f"{kind} {n:,.0f}" for kind, n in bare.get(peer.folder, {}).items())
@@ -152,7 +159,7 @@ def _section(workload: str, judged: Mapping[str, Any], bare: Mapping[str, Any]) 
     text += f"steps/s {_against(judged['rate_ratio'], judged['rate_ratio_goal'], '≥')}, "
     text += f"time to the score {_against(judged['time_ratio'], judged['time_ratio_goal'], '≤')}.\n"
     text += "\nWhat differs:\n\n"
-    for peer in PEERS:
+    for peer in peers:
         said = [peer.differences[key] for key in ("", workload) if key in peer.differences]
         text += f"- {peer.title}: {'; '.join(said)}\n"
     return text

@@ -168,7 +168,7 @@ def test_the_page_has_ratios_marks_and_differences():
         "rules": {"limit": 1200.0, "warm_up": 10.0, "window": 60.0},
         "workloads": {"cartpole": verdict.judge("cartpole", trials)},
         "bare_rates": {"cartpole": {"ours": {"vector": 12345.0}}},
-        "versions": {"rllib": {"ray": "2.60.0"}},
+        "versions": {"ours": {}, "sample_factory": {}, "rllib": {"ray": "2.60.0"}},
     }
 
     page = verdict.markdown(report)
@@ -178,7 +178,8 @@ def test_the_page_has_ratios_marks_and_differences():
     assert "vector 12,345" in page
     assert "Interrupted" in page
     assert "ray 2.60.0" in page
-    assert "single environments one after the other" in page
+    assert "losses are means" in page
+    assert "Stable-Baselines3" not in page
 
 
 def test_every_peer_has_a_program_and_pins():
