@@ -54,7 +54,10 @@ def param_server(
         list[str] | None, typer.Option("--set", help="KEY=VALUE, over the file's; repeatable.")
     ] = None,
 ) -> None:
-    """Hold the run's state: members, epochs, versions, releases."""
+    """Hold the run's state: members, epochs, versions, releases.
+
+    Example: PRONK_RUN_DIR=runs/cartpole pronk param-server --config configs/cartpole.yaml
+    """
 
     def main(stop: threading.Event) -> None:
         experiment = load_experiment(config, overrides or ())
