@@ -31,7 +31,7 @@ compose-demo: ## the same in containers: train, fetch policy and curve, take eve
 	@./scripts/compose_demo.sh
 
 test: .venv/installed-dev ## the test suite: 8 minutes at most
-	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -m "not slow" --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 proof: .venv/installed-dev ## every claim with its sabotage → docs/proof.md; as long as it needs, resumable
 	$(BIN)/python scripts/proof.py --jobs 2 $(ARGS)

@@ -198,6 +198,7 @@ def told_by(verb: str, folder: Path, server: ServerThread, url: str, until: str)
     return "".join(lines)
 
 
+@pytest.mark.slow
 def test_only_those_who_show_who_they_are_are_answered(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with started(run_dir, "--secure") as process:

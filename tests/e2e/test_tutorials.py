@@ -59,6 +59,7 @@ def test_tutorial(tutorial, tmp_path):
     assert list(tmp_path.glob("runs/*/summary.json"))
 
 
+@pytest.mark.slow
 def test_the_environment_of_one_trains_with_the_network_of_the_other(tmp_path):
     """As the README has it; a few updates are enough."""
     for tutorial in ("your-own-environment", "your-own-network"):

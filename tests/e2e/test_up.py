@@ -166,6 +166,7 @@ def export(run_dir: Path, out: Path) -> None:
     assert Bundle.load(out).manifest.frames == summary(run_dir)["frames"]
 
 
+@pytest.mark.slow
 def test_killed_services_come_back_and_status_sees_them(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with started(run_dir) as process:
@@ -257,6 +258,7 @@ def test_a_network_that_does_not_export_trains_in_torch(
     assert json.loads(evaluated.stdout)["episodes"] == 2, evaluated.stderr
 
 
+@pytest.mark.slow
 def test_the_bench_measures_a_cluster(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     done = run([*PRONK, "bench", "cluster", CONFIG, "--seconds", "5", "--json", str(out)])
