@@ -32,6 +32,7 @@ def make():
     return Slow(gymnasium.make("CartPole-v1"))
 """
 BYTES_PER_SECOND = 30_000
+_URL_FILE = "PRONK_REDIS_URL_FILE"
 
 
 @contextmanager
@@ -64,12 +65,14 @@ def slow_buffer(folder: Path) -> Iterator[Watched]:
     with Links() as links:
 
         def linked(program: Program) -> Program:
-            url = program.environment.get("PRONK_REDIS_URL")
-            if url is None or program.name == "param-server":
+            if program.name in ("valkey", "param-server"):
                 return program
-            link = links.to(urlsplit(url).port or 0, BYTES_PER_SECOND)
-            thin = url.replace(f":{urlsplit(url).port}/", f":{link.port}/")
-            return replace(program, environment={**program.environment, "PRONK_REDIS_URL": thin})
+            url = Path(program.environment[_URL_FILE]).read_text()
+            port = urlsplit(url).port or 0
+            link = links.to(port, BYTES_PER_SECOND)
+            thin = folder / f"{program.name}.url"
+            thin.write_text(url.replace(f":{port}/", f":{link.port}/"))
+            return replace(program, environment={**program.environment, _URL_FILE: str(thin)})
 
         yield Watched(experiment(), folder / "run", linked)
 
