@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -39,10 +40,16 @@ def tiny_experiment(text: str = EXPERIMENT_YAML) -> Experiment:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that stays free while a killed server is away.
+
+    It lies below those that systems give to whoever binds port 0 or connects: other tests do that
+    all the time, and one that got the port of a server between its two lives kept it out.
+    """
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
