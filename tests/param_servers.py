@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any, Self
 import grpc
 from pronk_param_server.main import serve
 
+from pronk.cli.cluster import free_ports
 from pronk.config import Experiment, experiment_hash, parse
 from pronk.config.schema import NetworkConfig
 from pronk.policy.bundle import Bundle
@@ -42,14 +42,11 @@ def tiny_experiment(text: str = EXPERIMENT_YAML) -> Experiment:
 def free_port() -> int:
     """A port that nobody listens on, and that stays free while a killed server is away.
 
-    It lies below those that systems give to whoever binds port 0 or connects: other tests do that
-    all the time, and one that got the port of a server between its two lives kept it out.
+    It is none of those that systems give to whoever binds port 0: other tests do that all the time,
+    and one that got the port of a server between its two lives would keep it out.
     """
-    while True:
-        port = random.SystemRandom().randrange(15_000, 32_768)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    (port,) = free_ports(1)
+    return port
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
