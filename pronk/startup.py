@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from pronk.errors import Broken, Fenced, Misconfigured
+from pronk.stopping import Setter
 
 _ONE_WISH_SECONDS = 0.5
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
@@ -55,13 +56,14 @@ def stop_on_signals() -> threading.Event:
     terminals and some supervisors send them in pairs.
     """
     stop = threading.Event()
-    first = time.monotonic()
+    setter = Setter(stop)
+    first: float | None = None
 
     def handle(number: int, _frame: FrameType | None) -> None:
         nonlocal first
-        if not stop.is_set():
+        if first is None:
             first = time.monotonic()
-            stop.set()
+            setter.set()
         elif time.monotonic() - first > _ONE_WISH_SECONDS:
             os._exit(128 + number)
 

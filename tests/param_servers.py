@@ -16,6 +16,7 @@ from typing import Any, Self
 import grpc
 from pronk_param_server.main import serve
 
+from pronk.cli.cluster import free_ports
 from pronk.config import Experiment, experiment_hash, parse
 from pronk.config.schema import NetworkConfig
 from pronk.policy.bundle import Bundle
@@ -39,10 +40,13 @@ def tiny_experiment(text: str = EXPERIMENT_YAML) -> Experiment:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that stays free while a killed server is away.
+
+    It is none of those that systems give to whoever binds port 0: other tests do that all the time,
+    and one that got the port of a server between its two lives would keep it out.
+    """
+    (port,) = free_ports(1)
+    return port
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:

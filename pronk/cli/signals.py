@@ -6,6 +6,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Self
 
+from pronk.stopping import Setter
+
 _SAME_SECONDS = 0.5
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -14,7 +16,7 @@ class Signals:
     """Counts requests to end, within its context.
 
     Attributes:
-        stop: set by the first one.
+        stop: set by the first one, a moment later.
         number: of the first signal; None while there was none.
         hurried: a second one came a moment later. A closing terminal, `timeout` and others send
             theirs twice at once; that is no second thought.
@@ -28,6 +30,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         """Listen. Who ignores hang-ups, by `nohup`, goes on doing so."""
+        self._setter = Setter(self.stop)
         deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         asking = [number for number in _ASKING if not (deaf and number == signal.SIGHUP)]
         self._before = {number: signal.signal(number, self._handle) for number in asking}
@@ -39,11 +42,12 @@ class Signals:
         """Put back what was."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._setter.close()
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.number is None:
             self.number, self._first = number, now
-            self.stop.set()
+            self._setter.set()
         elif number != signal.SIGHUP and now - self._first >= _SAME_SECONDS:
             self.hurried = True

@@ -1,7 +1,5 @@
 """A parameter server as a process: killed, restarted, stopped, refused a start."""
 
-import random
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -35,21 +33,6 @@ from pronk.wire.v1 import blobs_pb2
 from pronk.wire.v1 import registry_pb2 as pb
 from pronk.wire.v1.blobs_pb2_grpc import BlobServiceStub
 from pronk.wire.v1.registry_pb2_grpc import RegistryServiceStub
-
-
-@pytest.fixture(autouse=True)
-def _a_port_that_stays_free_while_its_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below those that systems give to whoever binds port 0, as other tests do all the time."""
-
-    def free_port() -> int:
-        while True:
-            port = random.SystemRandom().randrange(15_000, 32_768)
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) != 0:
-                    return port
-
-    monkeypatch.setattr("param_servers.free_port", free_port)
-
 
 # Crashes
 

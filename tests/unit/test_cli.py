@@ -522,7 +522,7 @@ def test_a_second_signal_hurries_unless_it_comes_with_the_first() -> None:
     with Signals() as signals:
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             signal.raise_signal(number)
-        assert signals.stop.is_set()
+        assert signals.stop.wait(10)
         assert (signals.number, signals.hurried) == (signal.SIGTERM, False)
         time.sleep(0.6)
         signal.raise_signal(signal.SIGHUP)
