@@ -5,10 +5,10 @@ under which the command must end with status 1 (some check failed; not: somethin
 Everything happens in scratch worktrees of the newest commit whose packages are imported instead of
 the installed ones; nobody's files are touched. Results are kept in `docs/proof.json` after every
 line and shown in `docs/proof.md`; a line whose inputs have not changed since it was proved is not
-run again. `proof.py [ID …]` runs only those lines; `--again` runs them in any case; `--jobs N` runs
-N lines side by side, except those that measure time, which come last and alone. Proofs of different
-lines may go on beside each other (but not beside one that measures time): each adds its results to
-what is there.
+run again, and one of whose sabotages could not be tried goes on with those. `proof.py [ID …]` runs
+only those lines; `--again` runs them in any case; `--jobs N` runs N lines side by side, except
+those that measure time, which come last and alone. Proofs of different lines may go on beside each
+other (but not beside one that measures time): each adds its results to what is there.
 """
 
 import argparse
@@ -40,6 +40,7 @@ INPUTS = ("pronk", "services", "constraints.txt")
 RED = 1
 _SHOWN_CHARACTERS = 10_000
 """Of the output of a line that is red, for whoever must find out why."""
+_NOT_TRIED = "its command is not green without it"
 STOPPING = threading.Event()
 """Set when the proof is told to end: nothing more is started."""
 
@@ -185,30 +186,37 @@ def try_sabotage(tree: Path, line: Line, sabotage: Sabotage) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def try_sabotages(tree: Path, line: Line) -> Iterator[dict[str, Any]]:
-    """Try all; a command of a sabotage's own must be green without it."""
-    own = {each.command for each in line.sabotage} - {None}
+def try_sabotages(tree: Path, line: Line, tried: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Try all that were not; a command of a sabotage's own must be green without it."""
+    known = {each["what"]: each for each in tried}
+    own = {each.command for each in line.sabotage if each.what not in known} - {None}
     sound = {command: run(tree, command, line.minutes).status == 0 for command in own if command}
     for each in line.sabotage:
-        if sound.get(each.command or "", True):
+        if each.what in known:
+            yield known[each.what]
+        elif sound.get(each.command or "", True):
             yield try_sabotage(tree, line, each)
         else:
-            shows = "its command is not green without it"
-            yield {"what": each.what, "red": False, "status": 0, "shows": shows, "seconds": 0.0}
+            yield {
+                "what": each.what, "red": False, "status": 0, "shows": _NOT_TRIED, "seconds": 0.0
+            }  # fmt: skip
 
 
-def prove(root: Path, tree: Path, line: Line) -> Result:
-    """Run a line and its sabotages."""
-    outcome = run(tree, line.command, line.minutes)
+def prove(root: Path, tree: Path, line: Line, before: Result | None) -> Result:
+    """Run a line and its sabotages, or go on where the same was left `before`."""
+    tried = [] if before is None else _red(tree, line, before)
+    if before is not None and tried:
+        outcome = Outcome(0, before.shows, before.seconds, "")
+    else:
+        outcome = run(tree, line.command, line.minutes)
     proved = outcome.status == 0
-    tried = []
     if not proved:
         print(outcome.output[-_SHOWN_CHARACTERS:], flush=True)
     if proved:
         for name in line.keep:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(tree / name, root / name)
-        tried = list(try_sabotages(tree, line))
+        tried = list(try_sabotages(tree, line, tried))
     return Result(
         id=line.id,
         claim=line.claim,
@@ -222,7 +230,20 @@ def prove(root: Path, tree: Path, line: Line) -> Result:
     )
 
 
-def prove_all(root: Path, lines: list[Line], jobs: int, done: Callable[[Result], None]) -> None:
+def _red(tree: Path, line: Line, before: Result) -> list[dict[str, Any]]:
+    """The sabotages that count already, where the others only could not be tried."""
+    red = [each for each in before.sabotage if each["red"]]
+    others = {each["shows"] for each in before.sabotage if not each["red"]}
+    return red if others == {_NOT_TRIED} and before.inputs == _inputs(tree, line) else []
+
+
+def prove_all(
+    root: Path,
+    lines: list[Line],
+    jobs: int,
+    done: Callable[[Result], None],
+    before: dict[str, Result],
+) -> None:
     """Prove lines in `jobs` worktrees side by side, then those that measure time alone.
 
     Args:
@@ -230,6 +251,7 @@ def prove_all(root: Path, lines: list[Line], jobs: int, done: Callable[[Result],
         lines: to prove.
         jobs: how many at once.
         done: called with every result, in the caller's thread.
+        before: earlier results, by the lines' ids.
     """
     with contextlib.ExitStack() as stack:
         trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
@@ -239,7 +261,7 @@ def prove_all(root: Path, lines: list[Line], jobs: int, done: Callable[[Result],
         def work(line: Line) -> Result:
             tree = trees.get()
             try:
-                return prove(root, tree, line)
+                return prove(root, tree, line, before.get(line.id))
             finally:
                 trees.put(tree)
 
@@ -314,7 +336,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
             _tell(result)
 
         _write(tree, store, lines)
-        prove_all(root, todo, options.jobs, done)
+        prove_all(root, todo, options.jobs, done, {} if options.again else dict(results))
     return 0 if all(results[line.id].proved for line in chosen) else 1
 
 

@@ -132,6 +132,30 @@ def test_a_line_that_hangs_is_ended_with_all_it_started(proof, project):
     assert stored(project)["sum"]["seconds"] < 20
 
 
+def test_a_line_goes_on_with_the_sabotage_that_could_not_be_tried(proof, project):
+    sign = LINE["sabotage"][0]
+    other = sign | {"what": "another", "command": "test -e $LOG.quiet; python check.py"}
+    table(project, LINE | {"sabotage": [sign, other]})
+    assert proof.main([], project) == 1
+    assert [each["red"] for each in stored(project)["sum"]["sabotage"]] == [True, False]
+    first = runs(project)
+
+    (project.parent / "log.quiet").touch()
+    assert proof.main([], project) == 0
+    assert [each["red"] for each in stored(project)["sum"]["sabotage"]] == [True, True]
+    assert runs(project) == first == 2, "neither the line nor what was red"
+
+
+def test_a_line_whose_sabotage_stayed_green_is_run_as_a_whole(proof, project):
+    survived = {"what": "the same", "file": "pronk/add.py", "search": "a + b", "replace": "b + a"}
+    table(project, LINE | {"sabotage": [LINE["sabotage"][0], survived]})
+    assert proof.main([], project) == 1
+    first = runs(project)
+
+    assert proof.main([], project) == 1
+    assert runs(project) == 2 * first
+
+
 def test_what_is_proved_is_run_again_only_when_its_inputs_change(proof, project):
     table(project, LINE)
     proof.main([], project)
@@ -221,10 +245,10 @@ def test_proofs_beside_each_other_keep_each_others_results(proof, project, monke
     table(project, LINE, LINE | {"id": "other"})
     prove = proof.prove
 
-    def beside(root, tree, line):
+    def beside(root, tree, line, before):
         if line.id == "sum":
             assert proof.main(["other"], project) == 0
-        return prove(root, tree, line)
+        return prove(root, tree, line, before)
 
     monkeypatch.setattr(proof, "prove", beside)
     assert proof.main(["sum"], project) == 0
