@@ -30,6 +30,16 @@ pytestmark = pytest.mark.timeout(180)
 
 FILES = ("PRONK_TLS_CA", "PRONK_TLS_KEY")
 SERVICES = {"param-server", "learner", "actor-0", "actor-1"}
+TELL_COMMANDS = """
+import json, os, sys
+
+def tell(event, arguments):
+    if event == "subprocess.Popen":
+        with open(os.environ["COMMANDS"], "a") as file:
+            file.write(json.dumps([os.fsdecode(word) for word in arguments[1]]) + "\\n")
+
+sys.addaudithook(tell)
+"""
 
 
 class Spy:
@@ -53,19 +63,13 @@ class Spy:
         self._stop.set()
         self._thread.join()
 
-    @property
-    def saw_valkey(self) -> bool:
-        """Only while it starts: then it calls itself by another line."""
-        return any("--aclfile" in word for word in self.arguments)
-
     def _run(self) -> None:
-        while not self._stop.wait(0.05 if self.saw_valkey else 0.005):
+        while not self._stop.wait(0.05):
             with suppress(psutil.Error):
                 for process in [self._process, *self._process.children(recursive=True)]:
                     with suppress(psutil.Error):
                         self._look_at(process)
-            if self.saw_valkey:  # there are no pages before
-                self._read_pages()
+            self._read_pages()
 
     def _look_at(self, process: psutil.Process) -> None:
         words = process.cmdline()
@@ -103,12 +107,16 @@ def test_no_secret_is_where_others_look(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     arguments = command(run_dir, "--secure", "--set", "stop.frames=300_000")
     remote = {"PRONK_TOKEN": "of-a-remote-cluster", "PRONK_REDIS_URL": "redis://:remote@there"}
+    # Some programs show how they were started for a moment only, as Valkey does.
+    (tmp_path / "sitecustomize.py").write_text(TELL_COMMANDS)
+    commands = tmp_path / "commands"
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     with subprocess.Popen(
         arguments,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, **remote},
+        env=os.environ | remote | {"PYTHONPATH": ":".join(paths), "COMMANDS": str(commands)},
     ) as process:
         try:
             with Spy(process, run_dir) as spy:
@@ -122,12 +130,14 @@ def test_no_secret_is_where_others_look(tmp_path: Path) -> None:
     assert len(spy.secrets) == 4 + 5 * 3 + 2
     assert all(len(secret) >= 20 for secret in spy.secrets)
     assert spy.pages.keys() == SERVICES
-    assert spy.saw_valkey
+    started_as = {word for line in commands.read_text().splitlines() for word in json.loads(line)}
+    assert "--aclfile" in started_as
 
     places = {str(path): path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     assert any(name.endswith("param-server.log") for name in places)
     places |= {name: page.encode() for name, page in spy.pages.items()}
-    places |= {word: word.encode() for word in spy.arguments} | {"output": said.encode()}
+    places |= {word: word.encode() for word in spy.arguments | started_as}
+    places["output"] = said.encode()
     for secret in spy.secrets | set(remote.values()):
         assert [name for name, content in places.items() if secret.encode() in content] == []
 
