@@ -198,7 +198,8 @@ class Membership:
             try:
                 self._heartbeat(CALL_SECONDS)
             except grpc.RpcError as error:
-                if is_transient(error):
+                # Forgotten again since it registered: the next heartbeat does so anew.
+                if is_transient(error) or code_of(error) == grpc.StatusCode.NOT_FOUND:
                     if reminder.due():
                         logs.get().warning("heartbeat_unanswered", why=details_of(error))
                     continue

@@ -245,6 +245,23 @@ def test_a_dead_learner_gives_way_after_its_lease(
         dead.publish(1)
 
 
+def test_a_member_that_is_forgotten_as_soon_as_it_has_registered_does_so_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heartbeat, refused = members.Members.heartbeat, []
+
+    def forgetful(self: members.Members, *arguments: Any) -> members.Member:
+        if len(refused) < 2:  # a heartbeat, and the one that follows the registration
+            refused.append(self.remove(arguments[0].member))
+        return heartbeat(self, *arguments)
+
+    monkeypatch.setattr(members.Members, "heartbeat", forgetful)
+    member = client.join(TRAIN)
+    eventually(lambda: len(refused) == 2)
+    eventually(lambda: [m.member for m in client.status().members] == [member.member])
+    member.check()
+
+
 def test_a_member_that_was_forgotten_registers_again(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
